@@ -1,0 +1,1 @@
+"""Capture: one process per sense; knows devices and features, nothing of windows or networks."""

@@ -1,0 +1,138 @@
+"""The bus inside one machine: one ZeroMQ PUSH -> PULL pipe per stream, in a private folder.
+
+Delivery: ordered and bounded. A live sender never waits: when the pipe is full the message is
+dropped, and the hole in ``seq`` shows it to the receiver. An unpaced sender (a file read with
+``--fast``) waits instead, so nothing is lost. PUSH/PULL rather than PUB/SUB, because a
+subscription needs a round trip in which the first messages would vanish unseen.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import zmq
+
+from capture.messages import CorruptMessage, Message, Stamp, decode, encode
+
+QUEUE_MESSAGES = 256  # per stream: more than 5 s of vision, 10 s of audio blocks
+
+
+def private_folder() -> Path:
+    """A new folder that only this user can enter (0700), for ipc sockets.
+
+    ipc paths are limited to about 100 bytes, so it lies directly in the system's runtime or
+    temporary folder.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base is not None and not os.access(base, os.W_OK):
+        base = None
+    return Path(tempfile.mkdtemp(prefix="emotion-", dir=base))
+
+
+def ipc(folder: Path, name: str) -> str:
+    """The endpoint of one pipe in a private folder."""
+    return f"ipc://{folder / name}"
+
+
+class Sender:
+    """The sending end of a pipe: stamps, numbers and encodes.
+
+    Args:
+        endpoint: where the receiver has bound.
+        lossless: wait for room instead of dropping (for unpaced files and for PCM).
+        stopping: asked while waiting for room; True gives up.
+    """
+
+    def __init__(
+        self, endpoint: str, *, lossless: bool = False, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.dropped = 0
+        self._lossless = lossless
+        self._stopping = stopping
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+        self._socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES)
+        self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.connect(endpoint)
+
+    def send(self, message: Message, *, wait: bool = False) -> bool:
+        """Send; False when it was dropped, because the pipe is full or the process is stopping."""
+        frames = encode(message)
+        while True:
+            try:
+                self._socket.send_multipart(frames, zmq.NOBLOCK)
+                return True
+            except zmq.Again:
+                patient = self._lossless or wait
+                if not patient or self._stopping():
+                    self.dropped += 1
+                    return False
+                self._socket.poll(100, zmq.POLLOUT)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Receiver:
+    """The receiving end of a pipe: decodes, and counts what is missing or wrong.
+
+    ``gaps`` counts sequence numbers that never came, ``corrupt`` messages that could not be read or
+    belong to another session or stream; both are dropped, never guessed at.
+    """
+
+    def __init__(self, endpoint: str, *, session: str, stream: str) -> None:
+        self.gaps = 0
+        self.corrupt = 0
+        self.last_error = ""
+        self._session = session
+        self._stream = stream
+        self._next_seq: int | None = None
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
+        self.socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, 16 << 20)
+        self.socket.bind(endpoint)
+
+    def receive(self) -> Message | None:
+        """The next message, or None when none is waiting. Corrupt ones are counted and skipped."""
+        while True:
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            try:
+                message = decode(frames)
+                self._check(message.stamp)
+            except CorruptMessage as error:
+                self.corrupt += 1
+                self.last_error = str(error)
+                continue
+            return message
+
+    def restarted(self) -> None:
+        """The sender is a new process: its numbering starts anew."""
+        self._next_seq = None
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _check(self, stamp: Stamp) -> None:
+        if stamp.session != self._session or stamp.stream != self._stream:
+            raise CorruptMessage(
+                f"{stamp.stream} of session {stamp.session!r} on the pipe of "
+                f"{self._stream} of {self._session!r}"
+            )
+        if self._next_seq is not None and stamp.seq > self._next_seq:
+            self.gaps += stamp.seq - self._next_seq
+        self._next_seq = stamp.seq + 1

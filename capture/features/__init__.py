@@ -1,0 +1,1 @@
+"""Features: the same code for a live frame and for a training clip."""

@@ -1,0 +1,191 @@
+"""Link: how a capture process talks to the session that started it.
+
+The session starts ``python -m capture.<sense>`` with ``--endpoint`` and keeps its standard input
+open. The process opens its device, says ``ready``, and waits for one line of JSON, a ``Go``; from
+then on it publishes. When standard input closes, because the session stops or died, it ends. Started
+by hand, without ``--endpoint``, it begins at once and prints what it would have published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from capture.bus import Sender
+from capture.clock import Clock, HostClock
+from capture.features.spec import StreamSpec
+from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Word, Words
+
+BEAT_S = 1.0
+
+
+class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Start publishing: on this clock, from this capture time on (files seek to it)."""
+
+    clock: HostClock = HostClock()
+    start_ns: int = 0
+
+
+class SourceError(Exception):
+    """A source that cannot be opened or read. ``reason`` is short and stable, the text is for a person."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class Link:
+    """A capture process's end: status, features and words out; go and stop in.
+
+    ``stopping`` becomes True when the session ends; every loop of a process asks it.
+    """
+
+    def __init__(self, stream: StreamName, spec: StreamSpec, session: str, endpoint: str | None) -> None:
+        self.stream = stream
+        self.spec = spec
+        self.session = session
+        self.stopping = False
+        self.clock: Clock = HostClock()
+        self.dropped = 0  # by the process itself; what the bus drops is added in status
+        self.produced = 0
+        self._seq = 0
+        self._t_capture_ns = 0
+        self._said: tuple[State, str | None, str] = ("starting", None, "")
+        self._beat_at = 0.0
+        self._sender = None if endpoint is None else Sender(endpoint, stopping=lambda: self.stopping)
+
+    def wait_for_go(self, detail: str = "") -> Go:
+        """Say ``ready``, wait for the session's go, and take its clock. By hand: go at once."""
+        self.status("ready", detail=detail)
+        if self._sender is None:
+            go = Go(HostClock(origin_ns=time.monotonic_ns(), kind="media"))
+        else:
+            line = self._read_go()
+            if line is None:
+                self.stopping = True
+                return Go()
+            go = msgspec.json.decode(line, type=Go)
+            threading.Thread(target=self._watch_stdin, daemon=True).start()
+        self.clock = go.clock
+        self._t_capture_ns = go.start_ns
+        return go
+
+    def status(self, state: State, reason: str | None = None, detail: str = "") -> None:
+        """Publish a change of state; the same state again is only a heartbeat."""
+        if (state, reason, detail) != self._said:
+            self._said = (state, reason, detail)
+            self._beat_at = 0.0
+        self.beat()
+
+    def beat(self) -> None:
+        """Call this in every turn of a loop: once a second it publishes that the process lives."""
+        if time.monotonic() < self._beat_at:
+            return
+        self._beat_at = time.monotonic() + BEAT_S
+        state, reason, detail = self._said
+        dropped = self.dropped + (0 if self._sender is None else self._sender.dropped)
+        stamp = self._stamp(self._t_capture_ns)
+        self._send(Status(stamp, state, reason, detail, dropped, self.produced), wait=True)
+
+    def features(
+        self, times_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float32], t_ready_ns: int
+    ) -> None:
+        """Publish feature vectors ``values`` (T, D) that happened at ``times_ns`` (T,)."""
+        assert values.shape == (len(times_ns), self.spec.dim), (values.shape, self.spec.dim)
+        self.produced += len(times_ns)
+        stamp = self._stamp(int(times_ns[-1]))
+        self._send(FeatureBlock(stamp, self.spec.hash, t_ready_ns, times_ns, values))
+
+    def words(self, words: tuple[Word, ...], until_ns: int) -> None:
+        """Publish words, or, without any, how far listening has come."""
+        self.produced += len(words)
+        self._send(Words(self._stamp(until_ns), self.spec.hash, words, until_ns), wait=True)
+
+    def _stamp(self, t_capture_ns: int) -> Stamp:
+        self._t_capture_ns = t_capture_ns
+        stamp = Stamp(self.session, self.stream, self._seq, t_capture_ns, self.clock.now_ns())
+        self._seq += 1
+        return stamp
+
+    def _send(self, message: Message, *, wait: bool = False) -> None:
+        if self._sender is None:
+            _print(message)
+        else:
+            self._sender.send(message, wait=wait or not self.clock.paced)
+
+    def _read_go(self) -> bytes | None:
+        while True:
+            readable, _, _ = select.select([sys.stdin], [], [], BEAT_S)
+            if readable:
+                return sys.stdin.buffer.readline() or None
+            self.beat()
+
+    def _watch_stdin(self) -> None:
+        while sys.stdin.buffer.readline():
+            pass
+        self.stopping = True
+
+    def close(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+
+
+def arguments(prog: str, description: str) -> argparse.ArgumentParser:
+    """The options that every capture process has."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {prog}", description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--session", default="by-hand", help="name of the session (default: %(default)s)")
+    parser.add_argument("--endpoint", help="ZeroMQ endpoint to publish to; without it, print to the terminal")
+    return parser
+
+
+def run(link: Link, work: Callable[[Link], None]) -> int:
+    """Run a capture process to its end and say how it ended.
+
+    ``work`` returns at the end of its source or when ``link.stopping``; a ``SourceError`` becomes
+    the status ``absent`` with its reason and exit status 3, anything else ``failed`` and 1.
+    """
+    if link._sender is None:
+        signal.signal(signal.SIGINT, lambda *_: setattr(link, "stopping", True))
+    else:  # Ctrl-C reaches the whole group; the session decides, and closes standard input
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        work(link)
+        link.status("ended")
+        return 0
+    except SourceError as error:
+        link.status("absent", error.reason, str(error))
+        return 3
+    except Exception as error:  # the process boundary: whatever it was is published and logged
+        traceback.print_exc()
+        link.status("failed", type(error).__name__, str(error))
+        return 1
+    finally:
+        link.close()
+
+
+def _print(message: Message) -> None:
+    stamp = message.stamp
+    head = f"{stamp.t_capture_ns / 1e9:9.3f} s  {stamp.stream:6}"
+    match message:
+        case Status(state=state, reason=reason, detail=detail, dropped=dropped):
+            print(f"{head}  {state} {reason or ''} {detail} (dropped {dropped})", flush=True)
+        case Words(words=words):
+            if words:
+                print(f"{head}  {' '.join(word.text for word in words)}", flush=True)
+        case FeatureBlock(values=values):
+            with np.printoptions(precision=2, suppress=True, threshold=8, linewidth=200):
+                print(f"{head}  {values[-1]}", flush=True)
+        case _:
+            pass

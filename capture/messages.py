@@ -1,0 +1,184 @@
+"""Messages: what capture processes say, and the wire codec (msgpack header + raw buffers, no pickle).
+
+On the wire a message is a ZeroMQ multipart: frame 0 is a msgpack map, tagged by ``type``; the
+following frames are the message's arrays, little-endian and C-ordered. A decoder checks every
+size before it believes a buffer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+STREAMS = ("text", "audio", "vision")
+StreamName = Literal["text", "audio", "vision"]
+State = Literal["starting", "ready", "running", "degraded", "absent", "ended", "failed"]
+
+MAX_BUFFER_BYTES = 8 << 20  # larger than any honest feature block or PCM chunk
+
+
+class CorruptMessage(ValueError):
+    """A multipart that is not a well-formed message; it is dropped and counted, never guessed at."""
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Who said it, in which order, and when it happened.
+
+    Times are nanoseconds on the session's capture clock (see ``capture.clock``).
+    """
+
+    session: str
+    stream: StreamName
+    seq: int  # counts every message of the stream, also those that were dropped on the way
+    t_capture_ns: int  # when the newest sample inside happened
+    t_publish_ns: int  # when the message was handed to the bus
+
+
+class Word(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A spoken word with its time on the capture clock."""
+
+    text: str
+    start_ns: int
+    end_ns: int
+    probability: float = 1.0
+    committed: bool = True  # False: provisional, may still be taken back
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureBlock:
+    """Feature vectors of one stream: one vision frame, or a few audio frames."""
+
+    stamp: Stamp
+    spec: str  # StreamSpec.hash of the code that made them
+    t_ready_ns: int  # raw data in hand; t_publish - t_ready is what the features cost
+    times_ns: npt.NDArray[np.int64]  # (T,) capture time of each vector
+    values: npt.NDArray[np.float32]  # (T, D)
+
+
+class Words(msgspec.Struct, frozen=True, tag="words", forbid_unknown_fields=True):
+    """Recognised words; also sent empty, because ``until_ns`` says how far listening has come."""
+
+    stamp: Stamp
+    spec: str
+    words: tuple[Word, ...]
+    until_ns: int  # every committed word that ends before this time has been sent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pcm:
+    """Raw sound for the recogniser, 16-bit mono; ``stamp.t_capture_ns`` is the first sample's time."""
+
+    stamp: Stamp
+    rate_hz: int
+    samples: npt.NDArray[np.int16]  # (N,)
+
+
+class Status(msgspec.Struct, frozen=True, tag="status", forbid_unknown_fields=True):
+    """How a capture process is; sent on every change and once a second."""
+
+    stamp: Stamp
+    state: State
+    reason: str | None = None  # short and stable: "asset_missing", "no_device", "no_face"
+    detail: str = ""  # one line for a person
+    dropped: int = 0  # samples lost inside the process so far (newest-only camera, full bus)
+    produced: int = 0  # samples published so far
+
+
+Message: TypeAlias = FeatureBlock | Words | Pcm | Status
+
+
+class _FeaturesHeader(msgspec.Struct, frozen=True, tag="features", forbid_unknown_fields=True):
+    stamp: Stamp
+    spec: str
+    t_ready_ns: int
+    steps: int
+    dim: int
+
+
+class _PcmHeader(msgspec.Struct, frozen=True, tag="pcm", forbid_unknown_fields=True):
+    stamp: Stamp
+    rate_hz: int
+    samples: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_FeaturesHeader | _PcmHeader | Words | Status)
+_packed = msgspec.msgpack.Decoder(list[bytes])
+
+
+def encode(message: Message) -> list[bytes]:
+    """Turn a message into the frames of a ZeroMQ multipart."""
+    match message:
+        case FeatureBlock(stamp, spec, t_ready_ns, times_ns, values):
+            steps, dim = values.shape
+            header = _FeaturesHeader(stamp, spec, t_ready_ns, steps, dim)
+            return [_encoder.encode(header), _raw(times_ns, "<i8"), _raw(values, "<f4")]
+        case Pcm(stamp, rate_hz, samples):
+            return [_encoder.encode(_PcmHeader(stamp, rate_hz, len(samples))), _raw(samples, "<i2")]
+        case _:
+            return [_encoder.encode(message)]
+
+
+def decode(frames: Sequence[bytes]) -> Message:
+    """Turn the frames of a multipart into a message.
+
+    Raises:
+        CorruptMessage: the header is not valid msgpack of a known type, or a buffer has another
+            size than the header says.
+    """
+    if not frames:
+        raise CorruptMessage("a message without frames")
+    try:
+        header = _decoder.decode(frames[0])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptMessage(f"the header is no known message: {error}") from error
+    buffers = frames[1:]
+    match header:
+        case _FeaturesHeader():
+            _expect(buffers, 2)
+            times_ns = _array(buffers[0], "<i8", header.steps)
+            values = _array(buffers[1], "<f4", header.steps, header.dim)
+            return FeatureBlock(header.stamp, header.spec, header.t_ready_ns, times_ns, values)
+        case _PcmHeader():
+            _expect(buffers, 1)
+            return Pcm(header.stamp, header.rate_hz, _array(buffers[0], "<i2", header.samples))
+        case Words() | Status():
+            _expect(buffers, 0)
+            return header
+
+
+def pack(frames: Sequence[bytes]) -> bytes:
+    """Join the frames of a multipart into one byte string, as recordings store it."""
+    return _encoder.encode(list(frames))
+
+
+def unpack(data: bytes) -> list[bytes]:
+    """Undo ``pack``. Raises CorruptMessage for anything else."""
+    try:
+        return _packed.decode(data)
+    except msgspec.DecodeError as error:
+        raise CorruptMessage(f"not a packed message: {error}") from error
+
+
+def _raw(array: npt.NDArray[np.generic], dtype: str) -> bytes:
+    return np.ascontiguousarray(array, dtype=dtype).tobytes()
+
+
+def _expect(buffers: Sequence[bytes], count: int) -> None:
+    if len(buffers) != count:
+        raise CorruptMessage(f"expected {count} buffers, got {len(buffers)}")
+
+
+def _array(buffer: bytes, dtype: str, *shape: int) -> npt.NDArray[Any]:
+    if min(shape) < 0 or max(shape) > MAX_BUFFER_BYTES:
+        raise CorruptMessage(f"an impossible size {shape}")
+    expected = np.dtype(dtype).itemsize * math.prod(shape)
+    if expected > MAX_BUFFER_BYTES or len(buffer) != expected:
+        raise CorruptMessage(f"a buffer of {len(buffer)} bytes where {shape} {dtype} needs {expected}")
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape)

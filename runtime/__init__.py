@@ -1,0 +1,1 @@
+"""Runtime: the live application; no PyTorch is needed to run it."""
