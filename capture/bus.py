@@ -28,7 +28,7 @@ def private_folder() -> Path:
     temporary folder.
     """
     base = os.environ.get("XDG_RUNTIME_DIR")
-    if base is not None and not os.access(base, os.W_OK):
+    if base is not None and (len(base) > 60 or not os.access(base, os.W_OK)):
         base = None
     return Path(tempfile.mkdtemp(prefix="emotion-", dir=base))
 
@@ -36,6 +36,24 @@ def private_folder() -> Path:
 def ipc(folder: Path, name: str) -> str:
     """The endpoint of one pipe in a private folder."""
     return f"ipc://{folder / name}"
+
+
+class Sequence:
+    """Counts the numbers missing in a stream's ``seq``; a number that goes back is a new process.
+
+    Negative numbers are outside the count: the session says something of a stream that has no process.
+    """
+
+    def __init__(self) -> None:
+        self.gaps = 0
+        self._next: int | None = None
+
+    def observe(self, seq: int) -> None:
+        if seq < 0:
+            return
+        if self._next is not None and seq > self._next:
+            self.gaps += seq - self._next
+        self._next = seq + 1
 
 
 class Sender:
@@ -55,7 +73,6 @@ class Sender:
         self._stopping = stopping
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES)
-        self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.connect(endpoint)
 
     def send(self, message: Message, *, wait: bool = False) -> bool:
@@ -73,7 +90,8 @@ class Sender:
                 self._socket.poll(100, zmq.POLLOUT)
 
     def close(self) -> None:
-        self._socket.close()
+        """Hand over what is still queued, unless the process is stopping, and close."""
+        self._socket.close(linger=0 if self._stopping() else 60_000)
 
     def __enter__(self) -> Sender:
         return self
@@ -87,17 +105,16 @@ class Sender:
 class Receiver:
     """The receiving end of a pipe: decodes, and counts what is missing or wrong.
 
-    ``gaps`` counts sequence numbers that never came, ``corrupt`` messages that could not be read or
-    belong to another session or stream; both are dropped, never guessed at.
+    ``sequence.gaps`` counts messages that never came, ``corrupt`` those that could not be read or
+    belong to another session or stream; they are dropped, never guessed at.
     """
 
     def __init__(self, endpoint: str, *, session: str, stream: str) -> None:
-        self.gaps = 0
+        self.sequence = Sequence()
         self.corrupt = 0
         self.last_error = ""
         self._session = session
         self._stream = stream
-        self._next_seq: int | None = None
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self.socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -120,10 +137,6 @@ class Receiver:
                 continue
             return message
 
-    def restarted(self) -> None:
-        """The sender is a new process: its numbering starts anew."""
-        self._next_seq = None
-
     def close(self) -> None:
         self.socket.close()
 
@@ -133,6 +146,4 @@ class Receiver:
                 f"{stamp.stream} of session {stamp.session!r} on the pipe of "
                 f"{self._stream} of {self._session!r}"
             )
-        if self._next_seq is not None and stamp.seq > self._next_seq:
-            self.gaps += stamp.seq - self._next_seq
-        self._next_seq = stamp.seq + 1
+        self.sequence.observe(stamp.seq)

@@ -9,6 +9,7 @@ by hand, without ``--endpoint``, it begins at once and prints what it would have
 from __future__ import annotations
 
 import argparse
+import os
 import select
 import signal
 import sys
@@ -20,6 +21,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import zmq
 
 from capture.bus import Sender
 from capture.clock import Clock, HostClock
@@ -27,6 +29,7 @@ from capture.features.spec import StreamSpec
 from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Word, Words
 
 BEAT_S = 1.0
+GRACE_S = 2.0  # from the end of standard input to the end of the process
 
 
 class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +59,7 @@ class Link:
         self.session = session
         self.stopping = False
         self.clock: Clock = HostClock()
-        self.dropped = 0  # by the process itself; what the bus drops is added in status
+        self.dropped = 0  # by the process itself; what the bus drops shows as holes in ``seq``
         self.produced = 0
         self._seq = 0
         self._t_capture_ns = 0
@@ -93,9 +96,8 @@ class Link:
             return
         self._beat_at = time.monotonic() + BEAT_S
         state, reason, detail = self._said
-        dropped = self.dropped + (0 if self._sender is None else self._sender.dropped)
         stamp = self._stamp(self._t_capture_ns)
-        self._send(Status(stamp, state, reason, detail, dropped, self.produced), wait=True)
+        self._send(Status(stamp, state, reason, detail, self.dropped, self.produced), wait=True)
 
     def features(
         self, times_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float32], t_ready_ns: int
@@ -131,13 +133,18 @@ class Link:
             self.beat()
 
     def _watch_stdin(self) -> None:
-        while sys.stdin.buffer.readline():
+        # Not sys.stdin: at exit Python aborts when a thread is still reading from its buffer.
+        while os.read(sys.stdin.fileno(), 4096):
             pass
         self.stopping = True
+        time.sleep(GRACE_S)
+        os._exit(1)  # stuck in a driver or a decoder, and nobody is left to end us
 
     def close(self) -> None:
+        """Hand over what is still queued."""
         if self._sender is not None:
             self._sender.close()
+            zmq.Context.instance().term()
 
 
 def arguments(prog: str, description: str) -> argparse.ArgumentParser:

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-STREAMS = ("text", "audio", "vision")
 StreamName = Literal["text", "audio", "vision"]
+STREAMS: tuple[StreamName, ...] = ("text", "audio", "vision")
 State = Literal["starting", "ready", "running", "degraded", "absent", "ended", "failed"]
 
 MAX_BUFFER_BYTES = 8 << 20  # larger than any honest feature block or PCM chunk
@@ -86,7 +86,7 @@ class Status(msgspec.Struct, frozen=True, tag="status", forbid_unknown_fields=Tr
     state: State
     reason: str | None = None  # short and stable: "asset_missing", "no_device", "no_face"
     detail: str = ""  # one line for a person
-    dropped: int = 0  # samples lost inside the process so far (newest-only camera, full bus)
+    dropped: int = 0  # samples lost inside the process so far (newest-only camera, device overflow)
     produced: int = 0  # samples published so far
 
 
@@ -135,18 +135,22 @@ def decode(frames: Sequence[bytes]) -> Message:
     if not frames:
         raise CorruptMessage("a message without frames")
     try:
-        header = _decoder.decode(frames[0])
+        header: _FeaturesHeader | _PcmHeader | Words | Status = _decoder.decode(frames[0])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptMessage(f"the header is no known message: {error}") from error
     buffers = frames[1:]
     match header:
         case _FeaturesHeader():
             _expect(buffers, 2)
+            if header.steps < 1 or header.dim < 1:
+                raise CorruptMessage(f"a block of {header.steps} vectors of {header.dim} columns")
             times_ns = _array(buffers[0], "<i8", header.steps)
             values = _array(buffers[1], "<f4", header.steps, header.dim)
             return FeatureBlock(header.stamp, header.spec, header.t_ready_ns, times_ns, values)
         case _PcmHeader():
             _expect(buffers, 1)
+            if header.rate_hz < 1:
+                raise CorruptMessage(f"sound at {header.rate_hz} Hz")
             return Pcm(header.stamp, header.rate_hz, _array(buffers[0], "<i2", header.samples))
         case Words() | Status():
             _expect(buffers, 0)

@@ -8,6 +8,7 @@ it and the normalisation. A network refuses streams of another spec.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -70,7 +71,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def input(self, stream: str) -> InputSpec:
         return {"text": self.text, "audio": self.audio, "vision": self.vision}[stream]
 
-    def check(self, streams: dict[str, StreamSpec]) -> None:
+    def check(self, streams: Mapping[StreamName, StreamSpec]) -> None:
         """Compare with what the capture code makes.
 
         Raises:

@@ -1,0 +1,124 @@
+"""Camera: a device, a network camera or a file in; face features out, one vector per frame.
+
+python -m capture.camera --source device:0
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from capture import assets
+from capture.features.vision import PRESENCE, SPEC, FaceFeatures
+from capture.frames import Frame, Newest, RateCap, from_camera, from_file, open_camera, open_track
+from capture.link import Link, arguments, run
+
+NO_FACE_NS = 1_000_000_000
+NO_FRAMES_S = 2.0
+TURN_S = 0.2  # longest turn of the loop: heartbeats and stopping need it short
+
+
+def watch(link: Link, source: str) -> None:
+    """Publish the features of every frame until the source ends or the session stops.
+
+    Raises:
+        SourceError: ``asset_missing``, ``no_device``, ``no_file``, ``unreadable``, ``no_video``.
+    """
+    link.beat()
+    asset = assets.face_landmarker(beat=link.beat)
+    track = open_track(source) if source.startswith("file:") else None
+    camera = open_camera(source) if track is None else None
+    with FaceFeatures(asset) as features:
+        go = link.wait_for_go(detail=source)
+        if link.stopping:
+            return
+        cap = RateCap(SPEC.rate_hz)
+        reader = Reader(link, features)
+        if track is None:
+            reader.read_newest(from_camera(camera, source, link, cap), device=True)
+            return
+        frames = from_file(track, link, go.start_ns, cap)
+        if link.clock.paced:
+            reader.read_newest(frames, device=False)
+        else:
+            reader.read_all(frames)
+        link.dropped += track.corrupt
+
+
+class Reader:
+    """Reads faces from frames and says how it goes: ``running``, ``no_face``, ``no_frames``."""
+
+    def __init__(self, link: Link, features: FaceFeatures) -> None:
+        self._link = link
+        self._features = features
+        self._face_ns: int | None = None  # when a face was last seen
+
+    def read_all(self, frames: Iterator[Frame]) -> None:
+        """Every frame in turn; the frames wait."""
+        for frame in frames:
+            if self._link.stopping:
+                return
+            self._read(frame)
+
+    def read_newest(self, frames: Iterator[Frame], *, device: bool) -> None:
+        """The newest frame each time; those that came meanwhile count as dropped."""
+        link, slot = self._link, Newest()
+        grabbing = slot.fill(frames)
+        frame_at = time.monotonic()
+        while not (link.stopping or slot.finished):
+            frame = slot.take(TURN_S)
+            link.dropped = slot.overwritten
+            if frame is not None:
+                frame_at = time.monotonic()
+                self._read(frame)
+            elif device and time.monotonic() - frame_at > NO_FRAMES_S:
+                link.status("degraded", "no_frames", "the camera gives no pictures")
+            else:
+                link.beat()
+        grabbing.join(TURN_S)
+
+    def _read(self, frame: Frame) -> None:
+        link = self._link
+        vector = self._features.extract(frame.rgb(), frame.t_ns // 1_000_000)  # (59,)
+        link.features(np.array([frame.t_ns]), vector[None], frame.t_ready_ns)
+        if vector[PRESENCE] or self._face_ns is None:
+            self._face_ns = frame.t_ns
+        if frame.t_ns - self._face_ns > NO_FACE_NS:
+            link.status("running", "no_face", "no face is in the picture")
+        else:
+            link.status("running")
+
+
+def source_name(text: str) -> str:
+    """Check ``--source``. Raises ArgumentTypeError for what is no source."""
+    if text.partition(":")[0] in ("device", "file", "rtsp", "rtsps", "http", "https"):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no source: use device:0, file:PATH, or an rtsp:// or http:// address"
+    )
+
+
+def main() -> int:
+    parser = arguments("capture.camera", __doc__ or "")
+    parser.add_argument(
+        "--source",
+        type=source_name,
+        default="device:0",
+        help="device:N, file:PATH, or the rtsp://, http(s):// address of a network camera\n"
+        "(default: %(default)s)",
+    )
+    options = parser.parse_args()
+    link = Link("vision", SPEC, options.session, options.endpoint)
+    return run(link, lambda link: watch(link, options.source))
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # a thread may be stuck in a driver, and nothing is left to tidy

@@ -1,0 +1,190 @@
+"""Frames: where pictures come from — a device, a network camera or a file — newest only.
+
+A thread grabs and stamps, so that a camera that blocks stalls nobody; the landmarker takes the
+newest frame from a slot that holds one.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "16")  # FFmpeg's errors, not its remarks
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+
+import cv2  # reads its environment here
+import numpy as np
+import numpy.typing as npt
+
+from capture import noise
+from capture.link import Link, SourceError
+from capture.track import Track, wait_until
+
+Rgb = npt.NDArray[np.uint8]
+
+ANSWER_MS = 5000  # how long a network camera may take to answer, or be silent, before it is opened anew
+REOPEN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture and when it happened; ``rgb`` converts it, which only frames that are used need."""
+
+    t_ns: int
+    t_ready_ns: int  # when it was in hand
+    rgb: Callable[[], Rgb]  # (H, W, 3) uint8
+
+
+class RateCap:
+    """Lets through at most ``rate_hz``, by time stamps alone, so that the same frames pass every time.
+
+    A quarter of a period of jitter is forgiven, so that a camera at the nominal rate loses nothing.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self._period_ns = round(1e9 / rate_hz)
+        self._due_ns: int | None = None
+
+    def passes(self, t_ns: int) -> bool:
+        if self._due_ns is not None and t_ns < self._due_ns - self._period_ns // 4:
+            return False
+        due_ns = t_ns if self._due_ns is None else max(self._due_ns, t_ns - self._period_ns)
+        self._due_ns = due_ns + self._period_ns
+        return True
+
+
+class Newest:
+    """A slot for one frame between the grabbing thread and the landmarker.
+
+    A frame that comes while another one waits takes its place; ``overwritten`` counts these.
+    """
+
+    def __init__(self) -> None:
+        self.overwritten = 0
+        self._over = False
+        self._error: BaseException | None = None
+        self._frame: Frame | None = None
+        self._changed = threading.Condition()
+
+    def put(self, frame: Frame) -> None:
+        with self._changed:
+            self.overwritten += self._frame is not None
+            self._frame = frame
+            self._changed.notify()
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """The newest frame, or None when none comes in time. Raises what the grabbing thread raised."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frame is not None or self._over, timeout_s)
+            frame, self._frame = self._frame, None
+            if frame is None and self._error is not None:
+                raise self._error
+            return frame
+
+    @property
+    def finished(self) -> bool:
+        """Nothing waits, and nothing comes any more."""
+        with self._changed:
+            return self._over and self._frame is None and self._error is None
+
+    def fill(self, frames: Iterator[Frame]) -> threading.Thread:
+        """Put all frames from a thread of its own; then it is ``finished``."""
+
+        def grab() -> None:
+            error: BaseException | None = None
+            try:
+                for frame in frames:
+                    self.put(frame)
+            except Exception as caught:  # crosses to the thread that takes
+                error = caught
+            with self._changed:
+                self._error, self._over = error, True
+                self._changed.notify()
+
+        thread = threading.Thread(target=grab, name="grab", daemon=True)
+        thread.start()
+        return thread
+
+
+def from_file(track: Track, link: Link, start_ns: int, cap: RateCap) -> Iterator[Frame]:
+    """The pictures of a file from ``start_ns`` on, each when its time has come (at once if unpaced)."""
+    for t_ns, picture in track.frames(start_ns):
+        if not cap.passes(t_ns):
+            continue
+        if not wait_until(link, t_ns):
+            return
+        yield Frame(t_ns, link.clock.now_ns(), partial(_upright, picture))
+
+
+def from_camera(camera: Any, source: str, link: Link, cap: RateCap) -> Iterator[Frame]:
+    """The pictures of an open camera, stamped right after the grab; a camera that fails is opened anew."""
+    while not link.stopping:
+        grabbed = camera.grab()
+        t_ns = link.clock.now_ns()
+        if not grabbed:
+            camera.release()
+            time.sleep(REOPEN_S)
+            camera = _open(source)
+            continue
+        if not cap.passes(t_ns):
+            continue
+        decoded, bgr = camera.retrieve()
+        if decoded:
+            yield Frame(t_ns, link.clock.now_ns(), partial(_to_rgb, bgr))
+    camera.release()
+
+
+def open_camera(source: str) -> Any:
+    """Open ``device:N``, ``device:/dev/videoN`` or an ``rtsp://``, ``http(s)://`` address.
+
+    Raises:
+        SourceError: ``no_device``; it says which ones there are.
+    """
+    with noise.without(noise.ANYTHING):  # every backend complains of every failure; one line does
+        camera = _open(source)
+    if camera.isOpened():
+        return camera
+    if not source.startswith("device:"):
+        raise SourceError(
+            "no_device", f"{source} gives no picture within {ANSWER_MS / 1000:g} s: check address and network"
+        )
+    there = ", ".join(sorted(glob.glob("/dev/video*"))) or "none"  # noqa: PTH207 - a pattern of devices
+    raise SourceError(
+        "no_device",
+        f"camera {source.removeprefix('device:')} cannot be opened (cameras on this machine: {there}): "
+        "connect one, close the program that uses it, or choose another",
+    )
+
+
+def _open(source: str) -> Any:
+    if source.startswith("device:"):
+        name = source.removeprefix("device:")
+        backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+        camera = cv2.VideoCapture(int(name) if name.isdigit() else name, backend)
+        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # an old frame is worth nothing
+        return camera
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ANSWER_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ANSWER_MS]
+    return cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
+
+
+def _to_rgb(bgr: Rgb) -> Rgb:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _upright(picture: Any) -> Rgb:
+    """Convert a decoded frame, turned as the file's rotation says (counter-clockwise degrees)."""
+    rgb: Rgb = picture.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(rgb, round(picture.rotation / 90)))
+
+
+def open_track(source: str) -> Track:
+    """The pictures of ``file:PATH``. Raises SourceError as ``Track`` does."""
+    return Track(Path(source.removeprefix("file:")), "video")

@@ -1,0 +1,186 @@
+"""Microphone: a sound device or a file's sound track in; audio features out, 50 vectors per second.
+
+python -m capture.microphone --source device:default
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import sys
+import time
+from pathlib import Path
+
+import av
+
+from capture.bus import Sender
+from capture.features.audio import SAMPLE_RATE_HZ, SHIFT_SAMPLES, SPEC
+from capture.link import Link, SourceError, arguments, run
+from capture.sample_clock import SETTLE, SampleClock
+from capture.sound import Int16, Resampler, Sound, duration_ns
+from capture.sound_device import Buffer, SoundDevice
+from capture.track import Track, wait_until
+
+JUMP_NS = 40_000_000  # a file's time stamps may be off by less; more is a hole in the sound
+NO_SOUND_S = 2.0
+GONE_S = 10.0  # a device that is silent for so long is gone
+TURN_S = 0.2
+
+
+def listen(link: Link, source: str, pcm_endpoint: str | None) -> None:
+    """Publish the features of all sound until the source ends or the session stops.
+
+    Raises:
+        SourceError: ``no_device``, ``no_pyaudio``, ``no_file``, ``unreadable``, ``no_audio``.
+    """
+    link.beat()
+    track = Track(Path(source.removeprefix("file:")), "audio") if source.startswith("file:") else None
+    device = SoundDevice(source.removeprefix("device:")) if track is None else None
+    go = link.wait_for_go(detail=source if device is None else device.description)
+    if link.stopping:
+        return
+
+    def stopping() -> bool:
+        link.beat()  # a slow recogniser makes a file wait; that is no stall
+        return link.stopping
+
+    # A file that is read at once waits for the recogniser. A person does not: sound that finds the
+    # pipe full (40 s behind) is a hole in ``seq`` and in time.
+    pcm = (
+        None
+        if pcm_endpoint is None
+        else Sender(pcm_endpoint, lossless=not link.clock.paced, stopping=stopping)
+    )
+    sound = Sound(link, pcm)
+    link.status("running")
+    try:
+        if track is not None:
+            read_file(link, track, go.start_ns, sound)
+        elif device is not None:
+            read_device(link, device, sound)
+        sound.end()
+    finally:
+        if pcm is not None:
+            pcm.close()
+
+
+def read_file(link: Link, track: Track, start_ns: int, sound: Sound) -> None:
+    """Hear a file from media time ``start_ns`` on, each block when it is over (at once if unpaced)."""
+    resampler, form = Resampler(), None
+    begun, begin_ns, frames_in, skip = False, 0, 0, 0
+    for t_ns, frame in track.frames(start_ns):
+        expected_ns = begin_ns + frames_in * 1_000_000_000 // frame.sample_rate
+        new_form = (frame.sample_rate, frame.layout.name, frame.format.name)
+        if begun and t_ns < expected_ns - JUMP_NS:
+            continue  # a broken file says the same time twice
+        if not begun or t_ns > expected_ns + JUMP_NS or new_form != form:
+            if begun and not _play(link, resampler.convert(None), sound):
+                return
+            resampler, form = Resampler(), new_form
+            skip = max(0, start_ns - t_ns) * SAMPLE_RATE_HZ // 1_000_000_000
+            sound.begin(t_ns + duration_ns(skip))
+            begun, begin_ns, frames_in = True, t_ns, 0
+        frames_in += frame.samples
+        samples = resampler.convert(frame)
+        if not _play(link, samples[skip:], sound):
+            return
+        skip = max(0, skip - len(samples))
+    if begun and not link.stopping:
+        _play(link, resampler.convert(None), sound)
+    link.dropped += track.corrupt
+
+
+def _play(link: Link, samples: Int16, sound: Sound) -> bool:
+    """Hear samples in pieces of 20 ms, each at its time; False when the session stops."""
+    for start in range(0, len(samples), SHIFT_SAMPLES):
+        piece = samples[start : start + SHIFT_SAMPLES]
+        if not wait_until(link, sound.until_ns + duration_ns(len(piece)), link.beat):
+            return False
+        sound.hear(piece, link.clock.now_ns())
+        link.beat()
+    return not link.stopping
+
+
+def read_device(link: Link, device: SoundDevice, sound: Sound) -> None:
+    """Hear a device until the session stops. Raises SourceError ``no_device`` when it goes away."""
+    resampler = Resampler()
+    clock: SampleClock | None = None
+    settling: list[tuple[int, Buffer]] = []
+    heard = 0  # samples of the device so far
+    device.start(link.clock)
+    heard_at = time.monotonic()
+    while not link.stopping:
+        try:
+            buffer = device.buffers.get(timeout=TURN_S)
+        except queue.Empty:
+            _say_silent(link, device, time.monotonic() - heard_at)
+            continue
+        heard_at = time.monotonic()
+        link.status("running")
+        settling.append((heard, buffer))
+        heard += len(buffer.samples)
+        if clock is None:
+            if len(settling) < SETTLE:
+                continue
+            clock = SampleClock.settled(device.rate_hz, [(n, b.t_ns) for n, b in settling])
+            sound.begin(clock.time_ns(0))
+        for n, waiting in settling:
+            anchor_ns = clock.anchor_ns
+            gap_ns = clock.observe(n, waiting.t_ns, waiting.lost)
+            if gap_ns:
+                sound.hear(resampler.convert(None), waiting.t_ready_ns)
+                resampler = Resampler()
+                sound.begin(clock.time_ns(n))
+                link.dropped += round(gap_ns * SPEC.rate_hz / 1e9)
+            else:
+                sound.shift(round(clock.anchor_ns - anchor_ns))
+            sound.hear(resampler.convert(_frame(waiting.samples, device)), waiting.t_ready_ns)
+        settling.clear()
+    device.close()
+
+
+def _frame(samples: Int16, device: SoundDevice) -> av.AudioFrame:
+    layout = "mono" if device.channels == 1 else "stereo"
+    frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=layout)
+    frame.sample_rate = device.rate_hz
+    return frame
+
+
+def _say_silent(link: Link, device: SoundDevice, silent_s: float) -> None:
+    if silent_s > GONE_S or not device.active:
+        raise SourceError("no_device", f"microphone {device.description} is gone: connect it again")
+    if silent_s > NO_SOUND_S:
+        link.status("degraded", "no_sound", "the microphone gives no samples")
+    else:
+        link.beat()
+
+
+def source_name(text: str) -> str:
+    """Check ``--source``. Raises ArgumentTypeError for what is no source."""
+    if text.partition(":")[0] in ("device", "file"):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no source: use device:default, device:NAME, device:NUMBER or file:PATH"
+    )
+
+
+def main() -> int:
+    parser = arguments("capture.microphone", __doc__ or "")
+    parser.add_argument(
+        "--source",
+        type=source_name,
+        default="device:default",
+        help="device:default, device:NUMBER, device:part of its NAME, or file:PATH\n(default: %(default)s)",
+    )
+    parser.add_argument("--pcm", metavar="ENDPOINT", help="also send the sound itself, to the recogniser")
+    options = parser.parse_args()
+    link = Link("audio", SPEC, options.session, options.endpoint)
+    return run(link, lambda link: listen(link, options.source, options.pcm))
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # a thread may be stuck in a driver, and nothing is left to tidy

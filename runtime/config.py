@@ -1,0 +1,99 @@
+"""Configuration: defaults in one struct, overridden by a TOML file, overridden by the command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runtime.engine import ENGINES
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5563"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it, its value and what is expected."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting of a session. A TOML file holds any of them under the same names."""
+
+    input: str | None = None  # file or URL; None: camera and microphone
+    camera: str = "0"  # device number or path; "none" for no camera
+    microphone: str = "default"  # name or number; "none" for no microphone
+    asr: str = "auto"  # none | subtitles[:FILE] | whisper[:SIZE]; auto: see ``runtime.live --help``
+    language: str | None = None  # of the recogniser; None: it guesses
+    fast: bool = False  # read a file as fast as it goes, and lose nothing
+    replay: str | None = None
+    record: str | None = None
+    demo: bool = False
+    loop: bool = False
+    network: str | None = None  # folder of a bundle; None: the bundled network
+    engine: str = "auto"
+    threads: int = 1
+    endpoint: str = DEFAULT_ENDPOINT
+    session: str | None = None  # name; None: made from the date
+    hop_s: float = 0.5
+    lateness_s: float = 0.25  # how long a window waits for samples after its end
+    max_age_s: float = 2.0  # an older window is not inferred any more: newest only
+    duration_s: float | None = None
+    dashboard: bool = True  # show the stream in this terminal
+
+    def __post_init__(self) -> None:
+        _demand(0.05 <= self.hop_s <= 10, "hop_s", self.hop_s, "0.05 to 10 seconds")
+        _demand(0 <= self.lateness_s <= 10, "lateness_s", self.lateness_s, "0 to 10 seconds")
+        _demand(self.max_age_s > self.lateness_s, "max_age_s", self.max_age_s, "more than lateness_s")
+        _demand(
+            self.duration_s is None or self.duration_s > 0, "duration_s", self.duration_s, "a positive number"
+        )
+        _demand(1 <= self.threads <= 64, "threads", self.threads, "1 to 64")
+        _demand(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")
+        _demand(
+            re.fullmatch(r"auto|none|subtitles(:.+)?|whisper(:.+)?", self.asr) is not None,
+            "asr",
+            self.asr,
+            "none, subtitles[:FILE] or whisper[:SIZE]",
+        )
+        _demand(
+            self.session is None or re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.session) is not None,
+            "session",
+            self.session,
+            "letters, digits, - and _",
+        )
+        sources = [name for name in ("input", "replay", "demo") if getattr(self, name)]
+        if len(sources) > 1:
+            raise ConfigError(f"{' and '.join(sources)} exclude each other: choose one source")
+        if self.fast and not sources:
+            raise ConfigError("fast needs a file: add --input FILE or --replay FILE")
+        if self.loop and not self.demo:
+            raise ConfigError("loop belongs to the demo: add --demo")
+        if self.record and (self.replay or self.demo):
+            raise ConfigError("record needs a live source: a replay is recorded already")
+
+
+def load(toml: Path | None, overrides: dict[str, Any]) -> Config:
+    """Merge the defaults, a TOML file and the command line's ``overrides``.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name or value is wrong.
+    """
+    settings: dict[str, Any] = {}
+    if toml is not None:
+        try:
+            settings = msgspec.toml.decode(toml.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{toml}: {error.strerror}: --config takes a TOML file") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{toml} is not TOML: {error}") from error
+    try:
+        return msgspec.convert(settings | overrides, Config)
+    except msgspec.ValidationError as error:
+        where = f"{toml}: " if toml is not None else ""
+        raise ConfigError(f"{where}{error}") from error
+
+
+def _demand(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise ConfigError(f"{name} = {value!r}: expected {expected}")

@@ -1,0 +1,205 @@
+"""`python -m runtime.live`: reads the command line, starts the session, ends with a summary."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from capture.features.spec import SpecMismatch
+from capture.link import SourceError
+from runtime import config
+from runtime import plan as plans
+from runtime.config import Config, ConfigError
+from runtime.engine import ENGINES, EngineError
+from runtime.network import NetworkError
+from runtime.plan import Plan
+from runtime.recording import RecordingError
+from runtime.session import Session
+from runtime.show import Show
+from runtime.stream import EndpointError, Publisher
+
+USER_ERRORS = (
+    ConfigError,
+    EndpointError,
+    EngineError,
+    NetworkError,
+    RecordingError,
+    SourceError,
+    SpecMismatch,
+)
+
+EPILOG = """\
+examples:
+  python -m runtime.live                          webcam and microphone
+  python -m runtime.live --demo                   a bundled recording, where there is no camera
+  python -m runtime.live --input clip.mp4         a file, in real time; --fast: as fast as it goes
+  python -m runtime.live --record session.mcap    and keep the features (no pictures, no sound)
+  python -m runtime.live --replay session.mcap    the same windows and the same numbers again
+  python -m runtime.subscribe                     see the stream from another terminal
+
+words (--asr): none; subtitles[:FILE], a .srt or .vtt, looked for beside the file; whisper[:SIZE], with
+pip install 'emotion-edge[whisper]'. Without --asr: subtitles beside the file if there are any, whisper
+for a microphone if it is installed, else none.
+
+exit status: 0 the input ended or you pressed Ctrl-C; 1 it failed; 2 something you gave cannot be used.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what is not given is left out, so that a --config file keeps its word."""
+    default = Config()
+    p = argparse.ArgumentParser(
+        prog="python -m runtime.live",
+        description="Live emotion from face, voice and words, published over ZeroMQ.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    source = p.add_argument_group("source (default: camera and microphone)")
+    source.add_argument("--input", metavar="FILE|URL", help="a video or audio file, or a network camera")
+    source.add_argument("--demo", action="store_true", help="replay the bundled recording once")
+    source.add_argument("--loop", action="store_true", help="with --demo: again and again")
+    source.add_argument("--replay", metavar="FILE", help="a recording made with --record")
+    source.add_argument("--fast", action="store_true", help="do not wait for real time; lose nothing")
+    source.add_argument("--camera", metavar="N|none", help=f"camera to open (default: {default.camera})")
+    source.add_argument(
+        "--microphone", metavar="NAME|none", help=f"microphone to open (default: {default.microphone})"
+    )
+    source.add_argument("--asr", metavar="HOW", help="where words come from, see below")
+    source.add_argument(
+        "--language", metavar="CODE", help="language that is spoken, e.g. en (default: guessed)"
+    )
+    out = p.add_argument_group("output")
+    out.add_argument("--endpoint", help=f"publish here (default: {default.endpoint})")
+    out.add_argument("--record", metavar="FILE", help="write every feature and every result to an MCAP file")
+    out.add_argument("--session", metavar="NAME", help="name of the session (default: from the date)")
+    out.add_argument(
+        "--no-dashboard", dest="dashboard", action="store_false", help="a line a window instead of the view"
+    )
+    out.add_argument("--log-json", action="store_true", default=False, help="log as JSON lines, for machines")
+    net = p.add_argument_group("network")
+    net.add_argument("--network", metavar="DIR", help="a trained network (default: the bundled one)")
+    net.add_argument("--engine", choices=ENGINES, help=f"what runs it (default: {default.engine})")
+    net.add_argument("--threads", type=int, metavar="N", help=f"of the engine (default: {default.threads})")
+    net.add_argument("--hop", dest="hop_s", type=float, metavar="S", help=f"default: {default.hop_s} s")
+    run = p.add_argument_group("session")
+    run.add_argument("--duration", dest="duration_s", type=float, metavar="S", help="stop after so long")
+    run.add_argument("--config", type=Path, metavar="FILE", default=None, help="settings from a TOML file")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a session; every error a user can cause is one line and exit status 2."""
+    options: dict[str, Any] = vars(parser().parse_args(arguments))
+    toml, log_json = options.pop("config"), options.pop("log_json")
+    console = Console(stderr=True)
+    _log_to(console, log_json)
+    try:
+        plan = plans.make(config.load(toml, options))
+        publisher = Publisher(plan.config.endpoint, plan.name)
+    except USER_ERRORS as error:
+        return _refuse(console, error)
+    try:
+        console.print(configuration(plan))
+        return _run(plan, publisher, console)
+    except USER_ERRORS as error:
+        return _refuse(console, error)
+    finally:
+        publisher.close()
+
+
+def _run(plan: Plan, publisher: Publisher, console: Console) -> int:
+    """Run the session; the demo's loop runs one after the other."""
+    current: Session | None = None
+    interrupted = False
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True  # a second Ctrl-C changes nothing: stopping is bounded in time
+        if current is not None:
+            current.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Show(console, live=plan.config.dashboard) as show:
+            while not interrupted:
+                current = Session(
+                    plan.config,
+                    plan.network,
+                    plan.engine,
+                    publisher,
+                    plan.source(),
+                    name=plan.name,
+                    replayed=plan.recording,
+                    show=show,
+                )
+                if current.run() != "end of input" or not plan.config.loop:
+                    break
+        show.summary(demo=plan.config.demo)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def configuration(plan: Plan) -> Table:
+    """The resolved configuration, for the start of a session."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    about = plan.network.manifest.name, plan.network.hash
+    settings = msgspec.to_builtins(plan.config) | {
+        "session": plan.name,
+        "engine": plan.engine.name,
+        "network": f"{about[0]} ({about[1]})",
+    }
+    for name, value in settings.items():
+        if value is not None:
+            table.add_row(f"[dim]{name}[/]", str(value).lower() if isinstance(value, bool) else str(value))
+    for sense, reason in plan.absent.items():
+        table.add_row(f"[dim]{sense}[/]", f"absent: {reason}")
+    return table
+
+
+def _refuse(console: Console, error: Exception) -> int:
+    console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    return 2
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "t": record.created,
+            "level": record.levelname,
+            "name": record.name,
+            "text": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log_to(console: Console, as_json: bool) -> None:
+    handler: logging.Handler
+    if as_json:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_JsonLines())
+    else:
+        handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="%H:%M:%S")
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s", force=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

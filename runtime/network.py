@@ -1,0 +1,87 @@
+"""Network: a trained bundle on disk, checked before it is believed.
+
+A bundle is a folder: ``network.onnx`` (DMD), ``text_encoder.onnx`` and ``tokenizer.json`` (words to
+embeddings), ``features.json`` (its FeatureSpec) and ``network.json`` (what it is, and the sha256 of
+the other files).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from capture.features import audio, spec, text, vision
+from capture.features.spec import FeatureSpec, SpecMismatch, StreamSpec
+from capture.messages import StreamName
+
+BUNDLED = Path(__file__).parent.parent / "models" / "pretrained"
+
+CAPTURED: dict[StreamName, StreamSpec] = {"text": text.SPEC, "audio": audio.SPEC, "vision": vision.SPEC}
+
+
+class NetworkError(ValueError):
+    """A folder that holds no usable network."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """``network.json``: what the network is."""
+
+    name: str
+    task: Literal["classification", "regression"]
+    labels: tuple[str, ...] = ()  # of a classification, in the order of the logits
+    temperature: float = 1.0  # divides the logits, for calibrated probabilities
+    abstain_below: float = 0.0  # a top probability below this is published as `abstain`
+    precision: str = "fp32"
+    sha256: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Network(msgspec.Struct, frozen=True):
+    """A checked bundle."""
+
+    folder: Path
+    manifest: Manifest
+    features: FeatureSpec
+    hash: str  # twelve hex digits over the weights and the manifest
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+
+def load(folder: Path = BUNDLED) -> Network:
+    """Open a bundle and check it.
+
+    Raises:
+        NetworkError: a file is missing, damaged, or not of this format.
+        SpecMismatch: the network expects other features than this version of ``capture`` makes.
+    """
+    if not folder.is_dir():
+        raise NetworkError(f"{folder} is no folder: --network takes a folder with network.json in it")
+    try:
+        raw = (folder / "network.json").read_bytes()
+        manifest = msgspec.json.decode(raw, type=Manifest)
+        features = spec.load(folder / "features.json")
+    except FileNotFoundError as error:
+        raise NetworkError(f"{folder} holds no network: {Path(error.filename).name} is missing") from error
+    except msgspec.DecodeError as error:
+        raise NetworkError(f"{folder / 'network.json'} is damaged: {error}") from error
+    for name, expected in manifest.sha256.items():
+        _check_file(folder / name, expected)
+    features.check(CAPTURED)
+    return Network(folder, manifest, features, hashlib.sha256(raw).hexdigest()[:12])
+
+
+def _check_file(path: Path, expected: str) -> None:
+    try:
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError as error:
+        raise NetworkError(f"{path.parent} holds no network: {path.name} is missing") from error
+    if actual != expected:
+        raise NetworkError(
+            f"{path} is damaged: sha256 {actual[:12]}…, expected {expected[:12]}…; restore the file"
+        )
+
+
+__all__ = ["BUNDLED", "CAPTURED", "Manifest", "Network", "NetworkError", "SpecMismatch", "load"]

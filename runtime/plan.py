@@ -1,0 +1,143 @@
+"""Plan: from a configuration to a session — which processes to run, or which recording to replay."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from capture import subtitles
+from capture.link import SourceError
+from capture.media import Media, probe
+from capture.messages import StreamName
+from runtime import engine as engines
+from runtime import network as networks
+from runtime.config import Config, ConfigError
+from runtime.engine import Engine
+from runtime.network import Network
+from runtime.recording import Recording, RecordingError
+from runtime.sources import LiveSource, ReplaySource, Source
+from runtime.supervisor import Sense
+
+DEMO = Path(__file__).parent / "demo" / "face_and_speech.mcap"
+PCM = "ipc://{folder}/pcm"  # where the microphone process hands sound to the recogniser
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that was checked before anything is started."""
+
+    config: Config
+    network: Network
+    engine: Engine
+    name: str
+    recording: Recording | None
+    senses: list[Sense]
+    absent: dict[StreamName, str]
+
+    def source(self) -> Source:
+        """A fresh source of arrivals; the demo makes one for each round of its loop."""
+        if self.recording is not None:
+            return ReplaySource(self.recording, paced=not self.config.fast)
+        file = self.config.input is not None and "://" not in self.config.input
+        return LiveSource(
+            self.senses, session=self.name, absent=self.absent, media=file, paced=not self.config.fast
+        )
+
+
+def make(config: Config) -> Plan:
+    """Check every input.
+
+    Raises:
+        ConfigError, SourceError, RecordingError, NetworkError, SpecMismatch, EngineError: what was
+            given cannot be used. Nothing has been started or written then.
+    """
+    network = networks.load(networks.BUNDLED if config.network is None else Path(config.network))
+    recording = None
+    senses: list[Sense] = []
+    absent: dict[StreamName, str] = {}
+    if config.replay is not None or config.demo:
+        recording = Recording.open(DEMO if config.replay is None else Path(config.replay))
+        recording.check(network.features)
+    else:
+        senses, absent = senses_of(config)
+    if config.record is not None and Path(config.record).exists():
+        raise RecordingError(f"{config.record} exists: a recording is never overwritten; choose another name")
+    name = config.session or (recording and recording.header.session) or time.strftime("%Y%m%d-%H%M%S")
+    chosen = engines.choose(config.engine, network, threads=config.threads)
+    return Plan(config, network, chosen, name, recording, senses, absent)
+
+
+def senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
+    """The capture processes of a configuration, and why the other senses have none."""
+    if config.input is None:
+        return _devices(config)
+    if "://" in config.input:
+        if config.fast:
+            raise ConfigError(f"fast = True: {config.input} is live and cannot be read faster")
+        camera = Sense("vision", "capture.camera", ("--source", config.input), device=True)
+        return [camera], {"audio": "network_camera", "text": "network_camera"}
+    return _file(config, probe(Path(config.input)))
+
+
+def _devices(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
+    senses: list[Sense] = []
+    absent: dict[StreamName, str] = {}
+    if config.camera == "none":
+        absent["vision"] = "switched_off"
+    else:
+        senses.append(Sense("vision", "capture.camera", ("--source", f"device:{config.camera}"), True))
+    asr = config.asr
+    if asr == "auto":
+        asr = "whisper" if importlib.util.find_spec("faster_whisper") is not None else "none"
+    if config.microphone == "none":
+        absent["audio"] = "switched_off"
+        asr = "none"
+    if asr.startswith("subtitles"):
+        raise ConfigError(f"asr = {config.asr!r}: subtitles go with --input FILE")
+    if asr == "none":
+        absent["text"] = "asr_none"
+    else:
+        senses.append(_whisper(asr, config))
+    if config.microphone != "none":
+        sound = ("--source", f"device:{config.microphone}") + (() if asr == "none" else ("--pcm", PCM))
+        senses.append(Sense("audio", "capture.microphone", sound, True))
+    return senses, absent
+
+
+def _file(config: Config, media: Media) -> tuple[list[Sense], dict[StreamName, str]]:
+    source = ("--source", f"file:{media.path}")
+    senses: list[Sense] = []
+    absent: dict[StreamName, str] = {}
+    if media.has_video:
+        senses.append(Sense("vision", "capture.camera", source, False))
+    else:
+        absent["vision"] = "no_video"
+    kind, _, which = config.asr.partition(":")
+    file = Path(which) if which and kind == "subtitles" else subtitles.find(media.path)
+    if kind == "auto":
+        kind = "none" if file is None else "subtitles"
+    if kind == "subtitles":
+        if file is None or not file.is_file():
+            raise SourceError(
+                "no_file", f"{file or media.path.with_suffix('.srt')} is not there: --asr subtitles:FILE"
+            )
+        subtitles.read(file)  # raises here, before anything is started
+        until = ("--until-ns", str(media.duration_ns))
+        senses.append(Sense("text", "capture.transcript", ("--asr", f"subtitles:{file}", *until), False))
+    elif kind == "whisper" and media.has_audio:
+        senses.append(_whisper(config.asr, config))
+    else:
+        absent["text"] = "asr_none" if kind == "none" else "no_audio"
+    if media.has_audio:
+        pcm = ("--pcm", PCM) if kind == "whisper" else ()
+        senses.append(Sense("audio", "capture.microphone", source + pcm, False))
+    else:
+        absent["audio"] = "no_audio"
+    return senses, absent
+
+
+def _whisper(asr: str, config: Config) -> Sense:
+    language = () if config.language is None else ("--language", config.language)
+    return Sense("text", "capture.transcript", ("--asr", asr, "--pcm", PCM, *language), False)

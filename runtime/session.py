@@ -1,0 +1,284 @@
+"""Session: the loop that joins it all — arrival, window, prediction, message."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from capture.clock import anchor
+from capture.messages import STREAMS
+from runtime.compose import Timing, compose
+from runtime.config import Config
+from runtime.engine import Engine, Prediction
+from runtime.network import CAPTURED, Network
+from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
+from runtime.sources import Source
+from runtime.stream import (
+    Message,
+    Model,
+    Publisher,
+    SenseStatus,
+    SessionBegin,
+    SessionEnd,
+    StatusMessage,
+    schema,
+    wall,
+)
+from runtime.windows import Window, Windower
+
+log = logging.getLogger("runtime.session")
+
+STATUS_S = 1.0
+
+
+class Session:
+    """One pass from begin to end: takes arrivals from a source, publishes what they mean.
+
+    Single-threaded: whatever happens to a window happens between two turns of ``run``'s loop, in an
+    order that a recording can repeat.
+
+    Args:
+        source: opened by ``run``, closed with the session.
+        replayed: the recording that the source reads, if it does; its timing rules apply.
+        show: called with every message that is published.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        engine: Engine,
+        publisher: Publisher,
+        source: Source,
+        *,
+        name: str,
+        replayed: Recording | None = None,
+        show: Callable[[Message], None] = lambda message: None,
+    ) -> None:
+        self.name = name
+        self._config, self._network, self._engine = config, network, engine
+        self._publisher, self._source, self._show = publisher, source, show
+        self._recorder: Recorder | None = None
+        self._replayed = replayed
+        # A recording is cut again as it was cut: its hop, its lateness, its pace.
+        header = None if replayed is None else replayed.header
+        self._hop_s = (header and header.hop_s) or config.hop_s
+        self._lateness_s = (header and header.lateness_s) or config.lateness_s
+        self._paced = not config.fast if header is None else header.paced
+        self._stopping = False
+        self._windows = self._skipped = 0
+        self._latencies: deque[float] = deque(maxlen=7200)  # of the last hour, at the usual hop
+        self._status_at = 0.0
+        manifest = network.manifest
+        self._model = Model(
+            name=manifest.name,
+            hash=network.hash,
+            features=network.features.hash,
+            engine=engine.name,
+            precision=manifest.precision,
+        )
+
+    def stop(self) -> None:
+        """End soon and cleanly; safe to call from a signal handler."""
+        self._stopping = True
+
+    def run(self) -> str:
+        """Run to the end of the source, of the duration, or to ``stop``; returns which it was."""
+        try:
+            self._source.open()
+            self._open()
+            reason = self._loop()
+            self._close(reason)
+            return reason
+        except BaseException as error:
+            self._close(f"error: {error}")
+            raise
+        finally:
+            self._source.close()
+
+    def _open(self) -> None:
+        source = self._source
+        self._windower = Windower(
+            self._network.features,
+            hop_s=self._hop_s,
+            lateness_s=self._lateness_s,
+            start_ns=source.start_ns,
+            paced=self._paced,
+        )
+        recorded = None if self._replayed is None else self._replayed.header.wall
+        self._anchor = recorded or anchor(source.clock)
+        self._started_at = time.monotonic()
+        begin = SessionBegin(
+            session=self.name,
+            started=wall(self._anchor.wall_ns(source.start_ns)),
+            clock=source.clock.kind,
+            config=msgspec.to_builtins(self._config),
+            model=self._model,
+            streams={name: spec.hash for name, spec in CAPTURED.items()},
+            software=importlib.metadata.version("emotion-edge"),
+        )
+        if self._config.record is not None:
+            header = Header(
+                session=self.name,
+                clock=source.clock.kind,
+                paced=self._paced,
+                start_ns=source.start_ns,
+                wall=self._anchor,
+                hop_s=self._hop_s,
+                lateness_s=self._lateness_s,
+                streams=dict(CAPTURED),
+                config=begin.config,
+                software=begin.software,
+            )
+            self._recorder = Recorder(
+                Path(self._config.record), header, emotion_schema=msgspec.json.encode(schema())
+            )
+        self._publish(begin)
+
+    def _loop(self) -> str:
+        source, windower = self._source, self._windower
+        end_ns = None
+        if self._config.duration_s is not None:
+            end_ns = source.start_ns + round(self._config.duration_s * 1e9)
+        while not self._stopping:
+            self._publisher.greet()
+            self._report()
+            arrival = source.next(windower.deadline_ns, windower.wanted())
+            if arrival is not None:
+                self._take(arrival)
+            elif source.over:
+                self._report()
+                self._finish()
+                return "end of input"
+            elif source.clock.paced:
+                for window in windower.advance(source.clock.now_ns()):
+                    self._handle(window)
+            if end_ns is not None and windower.next_end_ns > end_ns:
+                return "duration"
+        return "stopped"
+
+    def _take(self, arrival: Arrival) -> None:
+        """A message's way: windows that it is too late for, the recording, windows that it completes."""
+        for window in self._windower.advance(arrival.t_arrival_ns):
+            self._handle(window)
+        self._record(lambda recorder: recorder.add(arrival.message, arrival.t_arrival_ns))
+        for window in self._windower.add(arrival.message, arrival.t_arrival_ns):
+            self._handle(window)
+
+    def _finish(self) -> None:
+        """Cut what the end of the source leaves open: all of it, or what the recorded session had cut."""
+        totals = None if self._replayed is None else self._replayed.end
+        if totals is not None and "stopped_at_ns" in totals:
+            last = self._windower.advance(int(totals["stopped_at_ns"]))
+        else:
+            last = self._windower.finish()
+        for window in last:
+            self._handle(window)
+
+    def _handle(self, window: Window) -> None:
+        """A window's way: infer, compose, publish, record."""
+        clock = self._source.clock
+        infer_ns = clock.now_ns()
+        if clock.paced and infer_ns - window.end_ns > self._config.max_age_s * 1e9:
+            self._skipped += 1  # newest only: nobody wants to know any more
+            return
+        prediction: Prediction | None = None
+        if any(sense.present for sense in window.senses.values()):
+            prediction = self._engine.infer(window)
+        inferred_ns = clock.now_ns()
+        message = compose(
+            window,
+            prediction,
+            network=self._network,
+            model=self._model,
+            anchor=self._anchor,
+            clock=clock.kind,
+            session=self.name,
+            seq=self._windows,
+            skipped=self._skipped,
+            timing=Timing(infer_ns, inferred_ns, clock.now_ns(), clock.paced),
+        )
+        payload = self._publish(message)
+        self._windows += 1
+        self._latencies.append(message.latency_ms.total)
+        published_ns = message.time.published_ns
+        self._record(lambda recorder: recorder.add_emotion(payload, published_ns, message.seq))
+
+    def _report(self) -> None:
+        """Publish the status: every second, and at once for each event."""
+        while self._source.events:
+            event = self._source.events.popleft()
+            log.warning("%s", event)
+            self._publish(self._status(event))
+        if time.monotonic() >= self._status_at:
+            self._status_at = time.monotonic() + STATUS_S
+            self._publish(self._status())
+
+    def _status(self, event: str | None = None) -> StatusMessage:
+        return StatusMessage(
+            session=self.name,
+            uptime_s=round(time.monotonic() - self._started_at, 3),
+            senses=self._senses(),
+            windows=self._windows,
+            skipped=self._skipped,
+            engine=self._engine.name,
+            event=msgspec.UNSET if event is None else event,
+        )
+
+    def _senses(self) -> dict[str, SenseStatus]:
+        restarts, corrupt = self._source.restarts(), self._source.corrupt()
+        histories = self._windower.streams
+        return {
+            name: SenseStatus(
+                state=histories[name].state,
+                reason=histories[name].reason,
+                detail=histories[name].detail,
+                produced=histories[name].produced,
+                dropped=histories[name].lost,
+                refused=histories[name].refused,
+                corrupt=corrupt[name],
+                restarts=restarts[name],
+            )
+            for name in STREAMS
+        }
+
+    def _close(self, reason: str) -> None:
+        if not hasattr(self, "_windower"):
+            return
+        ordered = sorted(self._latencies)
+        end = SessionEnd(
+            session=self.name,
+            reason=reason,
+            duration_s=round(time.monotonic() - self._started_at, 3),
+            windows=self._windows,
+            skipped=self._skipped,
+            senses=self._senses(),
+            latency_ms_p50=ordered[len(ordered) // 2] if ordered else msgspec.UNSET,
+            latency_ms_p95=ordered[int(len(ordered) * 0.95)] if ordered else msgspec.UNSET,
+        )
+        self._publish(end)
+        totals = msgspec.to_builtins(end)
+        if reason != "end of input":
+            totals["stopped_at_ns"] = self._windower.next_end_ns + round(self._lateness_s * 1e9)
+        self._record(lambda recorder: recorder.close(totals))
+
+    def _publish(self, message: Message) -> bytes:
+        payload = self._publisher.publish(message)
+        self._show(message)
+        return payload
+
+    def _record(self, write: Callable[[Recorder], None]) -> None:
+        """Write to the recording; one that fails is given up, and the session goes on."""
+        if self._recorder is None:
+            return
+        try:
+            write(self._recorder)
+        except RecordingError as error:
+            self._recorder = None
+            self._source.events.append(f"recording: {error}")

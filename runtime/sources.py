@@ -1,0 +1,264 @@
+"""Sources: where arrivals come from — capture processes on the bus, or a recording.
+
+Both give ``Arrival``s in order, on a session clock, so that the session does not know which it has.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import zmq
+
+from capture.bus import Receiver, ipc, private_folder
+from capture.clock import Clock, HostClock
+from capture.link import Go
+from capture.messages import STREAMS, Stamp, State, Status, StreamName
+from runtime.recording import Arrival, Recording
+from runtime.supervisor import Exit, Restart, Sense, Supervisor
+
+READY_S = 60.0  # how long the slowest process may take to load its models
+POLL_MS = 100
+FINAL_S = 2.0  # how long after the last process the last message may come
+
+_FINAL: frozenset[State] = frozenset({"absent", "ended", "failed"})
+
+
+class Source(Protocol):
+    """Gives arrivals. ``over`` says that no more will come; ``events`` are news for people."""
+
+    clock: Clock
+    start_ns: int
+    events: deque[str]
+
+    @property
+    def over(self) -> bool: ...
+
+    def open(self) -> None:
+        """Get ready; return when the session's clock runs."""
+        ...
+
+    def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
+        """The next arrival; None when there is none by ``until_ns`` or for a tenth of a second.
+
+        An unpaced source reads only the streams that are ``wanted``, so that the others wait in
+        their own processes and nothing piles up.
+        """
+        ...
+
+    def restarts(self) -> dict[StreamName, int]:
+        """How often each capture process was started again."""
+        ...
+
+    def corrupt(self) -> dict[StreamName, int]:
+        """How many messages of each stream could not be read."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LiveSource:
+    """Capture processes, supervised; each stream on a pipe of its own in a private folder.
+
+    Args:
+        senses: the processes to run; ``{folder}`` in their arguments becomes the private folder.
+        session: name that every message must carry.
+        absent: streams without a process, and the reason.
+        media: the senses read a file: the clock is media time, paced or not.
+    """
+
+    def __init__(
+        self,
+        senses: Sequence[Sense],
+        *,
+        session: str,
+        absent: dict[StreamName, str],
+        media: bool,
+        paced: bool = True,
+    ) -> None:
+        self.clock: Clock = HostClock()
+        self.start_ns = 0
+        self.events: deque[str] = deque()
+        self._session = session
+        self._media, self._paced = media, paced
+        self._folder = private_folder()
+        self._receivers = {s: Receiver(ipc(self._folder, s), session=session, stream=s) for s in STREAMS}
+        self._poller = zmq.Poller()
+        for receiver in self._receivers.values():
+            self._poller.register(receiver.socket, zmq.POLLIN)
+        processes = []
+        for sense in senses:
+            private = (argument.replace("{folder}", str(self._folder)) for argument in sense.arguments)
+            link = ("--session", session, "--endpoint", ipc(self._folder, sense.stream))
+            processes.append(replace(sense, arguments=(*link, *private)))
+        self._supervisor = Supervisor(processes, watch_stalls=paced)
+        self._senses = {sense.stream for sense in senses}
+        self._states: dict[StreamName, State] = {}
+        self._heard_ns: dict[StreamName, int] = {}
+        self._died_ns: dict[StreamName, int] = {}
+        self._corrupt_said: dict[StreamName, int] = dict.fromkeys(STREAMS, 0)
+        self._injected: deque[Arrival] = deque()
+        self._absent = absent
+        self._running = False
+        self._over_at: float | None = None
+
+    @property
+    def over(self) -> bool:
+        if self._injected or not self._supervisor.over or not self._senses:
+            return False
+        if all(self._states.get(stream) in _FINAL for stream in self._senses):
+            return True
+        self._over_at = self._over_at or time.monotonic()
+        return time.monotonic() - self._over_at > FINAL_S
+
+    def open(self) -> None:
+        self._supervisor.start()
+        deadline = time.monotonic() + READY_S
+        waiting: deque[Arrival] = deque()
+        while self._senses - self._states.keys() and time.monotonic() < deadline:
+            arrival = self.next(None, STREAMS)
+            if arrival is not None:
+                waiting.append(arrival)
+        if self._media:
+            self.clock = HostClock("media", time.monotonic_ns(), self._paced)
+        self.start_ns = self.clock.now_ns() if not self._media else 0
+        self._running = True
+        for stream, reason in self._absent.items():
+            self._inject(stream, "absent", reason)
+        for arrival in waiting:
+            self._injected.append(Arrival(self.start_ns, arrival.message))
+        for stream, state in self._states.items():
+            if state == "ready":
+                self._supervisor.go(stream, Go(self._host_clock(), self.start_ns))
+
+    def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
+        for event in self._supervisor.poll():
+            self._note(event)
+        if self._injected:
+            return self._injected.popleft()
+        wanted = wanted or STREAMS
+        for stream in wanted:
+            receiver = self._receivers[stream]
+            message = receiver.receive()
+            if receiver.corrupt > self._corrupt_said[stream]:
+                self._corrupt_said[stream] = receiver.corrupt
+                self.events.append(f"{stream}: corrupt message dropped: {receiver.last_error}")
+            if message is None:
+                continue
+            self._supervisor.heard(stream)
+            if isinstance(message, Status):
+                self._take_status(stream, message)
+            else:
+                self._heard_ns[stream] = message.stamp.t_capture_ns
+            return Arrival(self.clock.now_ns(), message)
+        wait_ms = POLL_MS
+        if until_ns is not None:
+            wait_ms = min(wait_ms, max(0, math.ceil((until_ns - self.clock.now_ns()) / 1e6)))
+        if len(wanted) == len(STREAMS):
+            self._poller.poll(wait_ms)
+        else:
+            self._receivers[wanted[0]].socket.poll(min(wait_ms, 10))
+        return None
+
+    def restarts(self) -> dict[StreamName, int]:
+        return {stream: self._supervisor.restarts(stream) for stream in STREAMS}
+
+    def corrupt(self) -> dict[StreamName, int]:
+        return {stream: receiver.corrupt for stream, receiver in self._receivers.items()}
+
+    def close(self) -> None:
+        self._supervisor.stop()
+        for receiver in self._receivers.values():
+            receiver.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _take_status(self, stream: StreamName, status: Status) -> None:
+        before = self._states.get(stream)
+        self._states[stream] = status.state
+        if status.state == "ready" and before != "ready" and self._running:
+            heard_ns = self._heard_ns.get(stream, self.start_ns)
+            start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
+            self._supervisor.go(stream, Go(self._host_clock(), start_ns))
+            lost_s = (start_ns - self._died_ns.pop(stream, start_ns)) / 1e9
+            self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
+        elif status.state != before and status.state in ("absent", "failed", "degraded"):
+            self.events.append(f"{stream}: {status.state}: {status.detail or status.reason}")
+
+    def _note(self, event: Exit | Restart) -> None:
+        stream = event.stream
+        if isinstance(event, Restart):
+            self._states.pop(stream, None)
+            self.events.append(f"{stream}: restarting the capture process ({event.cause})")
+        elif event.expected:
+            pass  # it said so itself
+        elif event.retry_in_s is None:
+            self._inject(stream, "failed", "gave_up", event.cause)
+            self.events.append(f"{stream}: the capture process is given up ({event.cause})")
+        else:
+            self._died_ns.setdefault(stream, self._heard_ns.get(stream, self.clock.now_ns()))
+            self._inject(stream, "starting", "restarting", event.cause)
+            self.events.append(f"{stream}: the capture process died ({event.cause})")
+
+    def _inject(self, stream: StreamName, state: State, reason: str, detail: str = "") -> None:
+        """Say of a stream what its process cannot say itself; recorded like any message."""
+        self._states[stream] = state
+        now_ns = self.clock.now_ns()
+        stamp = Stamp(self._session, stream, -1, now_ns, now_ns)
+        self._injected.append(Arrival(now_ns, Status(stamp, state, reason, detail)))
+
+    def _host_clock(self) -> HostClock:
+        assert isinstance(self.clock, HostClock)
+        return self.clock
+
+
+class ReplaySource:
+    """A recording, at its own pace or as fast as it goes."""
+
+    def __init__(self, recording: Recording, *, paced: bool) -> None:
+        self._kind = recording.header.clock
+        self._arrivals = recording.arrivals()
+        self._upcoming = next(self._arrivals, None)
+        self._paced = paced
+        self._recording = recording
+        self._warned = False
+        self.events: deque[str] = deque()
+        self.start_ns = recording.header.start_ns
+        self.clock: Clock = HostClock()
+
+    @property
+    def over(self) -> bool:
+        if self._upcoming is None and not self._warned:
+            self._warned = True  # only now is it known what had to be left out
+            self.events.extend(self._recording.warnings)
+        return self._upcoming is None
+
+    def open(self) -> None:
+        now_ns = time.monotonic_ns()
+        self.clock = HostClock(self._kind, now_ns - self.start_ns, self._paced)
+
+    def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
+        arrival = self._upcoming
+        if arrival is None:
+            return None
+        if self._paced:
+            tick_ns = self.clock.now_ns() + POLL_MS * 1_000_000
+            wake_ns = min(arrival.t_arrival_ns, tick_ns, tick_ns if until_ns is None else until_ns + 1)
+            self.clock.wait_until_ns(wake_ns)
+            if self.clock.now_ns() < arrival.t_arrival_ns:
+                return None
+        self._upcoming = next(self._arrivals, None)
+        return arrival
+
+    def restarts(self) -> dict[StreamName, int]:
+        return dict.fromkeys(STREAMS, 0)
+
+    def corrupt(self) -> dict[StreamName, int]:
+        return dict.fromkeys(STREAMS, 0)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,277 @@
+"""Windows: per-stream rings of what arrived, cut into sliding unaligned windows by capture time.
+
+A ``Windower`` is a function of arrivals and nothing else: it never reads a clock. A window that
+ends at E is cut as soon as every stream that is alive has been heard up to E; in a paced session at
+the latest ``lateness_s`` after E, with what had arrived by then. So a replay of the recorded
+arrivals cuts the same windows as the live session did.
+
+Windows are right-aligned: the newest sample is the last step, padding stands in front.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from capture.bus import Sequence
+from capture.features import audio as audio_features
+from capture.features import vision as vision_features
+from capture.features.spec import FeatureSpec, InputSpec
+from capture.messages import STREAMS, FeatureBlock, Message, Pcm, State, Status, StreamName, Word, Words
+
+BIN_NS = 100_000_000  # coverage is counted in bins of 0.1 s, so that it does not depend on the rate
+MIN_COVERAGE = 0.1  # a sense seen in less of its window than this is absent
+MIN_SPEECH_S = 0.3  # less speech than this in the window is a silent room
+SPEECH = 0.5  # Silero's probability above which a frame counts as speech
+
+_SPEECH_COLUMN = audio_features.SPEC.names.index("speech")
+_PRESENCE_COLUMN = vision_features.SPEC.names.index("presence")
+_DEAD: frozenset[State] = frozenset({"absent", "ended", "failed"})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SenseWindow:
+    """What one sense contributes; where it is absent, ``mask`` is zero and ``reason`` says why."""
+
+    values: npt.NDArray[np.float32]  # (steps, dim), right-aligned; text: empty, see ``words``
+    mask: npt.NDArray[np.float32]  # (steps,) 1 for a valid sample
+    present: bool
+    coverage: float  # share of the window's time that was observed, 0..1
+    lag_ns: int | None  # window end less the newest valid sample; None: there is none
+    reason: str | None
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """One sliding window over the three senses; times are on the capture clock."""
+
+    start_ns: int
+    end_ns: int
+    cut_ns: int  # when it was complete
+    text: SenseWindow
+    audio: SenseWindow
+    vision: SenseWindow
+    newest: FeatureBlock | None  # the block with the newest sample inside, whose way is timed
+    dropped: dict[StreamName, int]  # samples lost so far, by the processes and on the bus
+
+    @property
+    def senses(self) -> dict[StreamName, SenseWindow]:
+        return {"text": self.text, "audio": self.audio, "vision": self.vision}
+
+
+@dataclass(slots=True)
+class StreamHistory:
+    """What is known of one stream: its samples, how far it has been heard, how it is."""
+
+    state: State = "starting"
+    reason: str | None = "starting"
+    detail: str = ""
+    until_ns: int | None = None  # heard up to here
+    produced: int = 0
+    dropped_by_process: int = 0
+    dropped_before: int = 0  # by processes of this stream that have died
+    sequence: Sequence = field(default_factory=Sequence)
+    samples: deque[tuple[int, npt.NDArray[np.float32]]] = field(default_factory=deque)
+    words: deque[Word] = field(default_factory=deque)
+    blocks: deque[FeatureBlock] = field(default_factory=deque)
+    refused: int = 0  # messages of another feature spec
+
+    @property
+    def lost(self) -> int:
+        return self.dropped_before + self.dropped_by_process + self.sequence.gaps
+
+
+class Windower:
+    """Cuts windows from arrivals.
+
+    Args:
+        spec: the network's FeatureSpec; messages with another spec hash are refused and counted.
+        hop_s: a window ends every ``hop_s`` seconds after ``start_ns``.
+        lateness_s: how long a paced session waits for samples after a window's end.
+        paced: False: wait for every live stream however long it takes (files read with ``--fast``).
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, *, hop_s: float, lateness_s: float, start_ns: int = 0, paced: bool = True
+    ) -> None:
+        self.streams: dict[StreamName, StreamHistory] = {name: StreamHistory() for name in STREAMS}
+        self._spec = spec
+        self._hop_ns = round(hop_s * 1e9)
+        self._lateness_ns = round(lateness_s * 1e9)
+        self._paced = paced
+        self._start_ns = start_ns
+        self._end_ns = start_ns + self._hop_ns
+
+    @property
+    def next_end_ns(self) -> int:
+        """Where the next window ends."""
+        return self._end_ns
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When the next window is cut at the latest; None: it waits for its streams."""
+        return self._end_ns + self._lateness_ns if self._paced else None
+
+    def lagging(self) -> list[StreamName]:
+        """The streams that the next window still waits for; the others need not be read now."""
+        return [name for name in STREAMS if self._awaited(name) and not self._heard(name)]
+
+    def wanted(self) -> list[StreamName]:
+        """The streams to read next: all when paced, else those that lag and what feeds them."""
+        if self._paced:
+            return list(STREAMS)
+        lagging = self.lagging()
+        if "text" in lagging and "audio" not in lagging:  # words are made from sound
+            lagging.append("audio")
+        return lagging
+
+    def advance(self, now_ns: int) -> Iterator[Window]:
+        """Cut the windows whose deadline lies before ``now_ns``."""
+        while (deadline_ns := self.deadline_ns) is not None and deadline_ns < now_ns:
+            yield self._cut(deadline_ns)
+
+    def add(self, message: Message, t_arrival_ns: int) -> Iterator[Window]:
+        """Take in a message and cut the windows that it completes."""
+        self._take(message)
+        while any(history.until_ns is not None for history in self.streams.values()) and not self.lagging():
+            if all(history.state in _DEAD for history in self.streams.values()):
+                return  # the end of the input: ``finish`` decides how far it goes
+            if not any(self._awaited(name) for name in STREAMS):
+                return  # only time itself goes on: the deadline cuts
+            yield self._cut(t_arrival_ns)
+
+    def finish(self, t_end_ns: int | None = None) -> Iterator[Window]:
+        """Cut what remains, up to the newest sample of all streams (or ``t_end_ns``)."""
+        heard = [history.until_ns for history in self.streams.values() if history.until_ns is not None]
+        end_ns = max(heard, default=0) if t_end_ns is None else t_end_ns
+        while self._end_ns <= end_ns:
+            yield self._cut(self._end_ns)
+
+    def _awaited(self, name: StreamName) -> bool:
+        history = self.streams[name]
+        if history.state in _DEAD:
+            return False
+        if not self._paced:
+            return True
+        # Words come seconds after they were said; a process that is starting has said nothing yet.
+        return name != "text" and history.state != "starting" and history.until_ns is not None
+
+    def _heard(self, name: StreamName) -> bool:
+        until_ns = self.streams[name].until_ns
+        return until_ns is not None and until_ns >= self._end_ns
+
+    def _take(self, message: Message) -> None:
+        history = self.streams[message.stamp.stream]
+        history.sequence.observe(message.stamp.seq)
+        match message:
+            case Status():
+                history.state, history.reason = message.state, message.reason
+                history.detail, history.produced = message.detail, message.produced
+                if message.dropped < history.dropped_by_process:
+                    history.dropped_before += history.dropped_by_process
+                history.dropped_by_process = message.dropped
+            case FeatureBlock():
+                if message.spec != self._spec.input(message.stamp.stream).stream.hash:
+                    history.refused += 1
+                    return
+                history.samples.extend(zip(message.times_ns.tolist(), message.values, strict=True))
+                history.blocks.append(message)
+                history.until_ns = int(message.times_ns[-1])
+            case Words():
+                if message.spec != self._spec.text.stream.hash:
+                    history.refused += 1
+                    return
+                history.words.extend(message.words)
+                history.until_ns = message.until_ns
+            case Pcm():
+                pass
+
+    def _cut(self, cut_ns: int) -> Window:
+        end_ns = self._end_ns
+        self._end_ns += self._hop_ns
+        window = Window(
+            start_ns=end_ns - round(self._spec.window_s * 1e9),
+            end_ns=end_ns,
+            cut_ns=max(cut_ns, end_ns) if self._paced else cut_ns,
+            text=self._cut_words(end_ns),
+            audio=self._cut_samples("audio", end_ns),
+            vision=self._cut_samples("vision", end_ns),
+            newest=self._newest(end_ns),
+            dropped={name: history.lost for name, history in self.streams.items()},
+        )
+        self._forget()
+        return window
+
+    def _cut_samples(self, name: StreamName, end_ns: int) -> SenseWindow:
+        history, spec = self.streams[name], self._spec.input(name)
+        start_ns = end_ns - round(spec.window_s * 1e9)
+        inside = [sample for sample in history.samples if start_ns < sample[0] <= end_ns][-spec.steps :]
+        values = np.zeros((spec.steps, spec.dim), np.float32)
+        mask = np.zeros(spec.steps, np.float32)
+        if not inside:
+            return SenseWindow(values, mask, False, 0.0, None, history.reason or "no_samples")
+        times_ns = np.array([t_ns for t_ns, _ in inside])
+        rows = np.stack([row for _, row in inside])  # (T, D)
+        valid = rows[:, _PRESENCE_COLUMN] > 0 if name == "vision" else np.ones(len(rows), bool)
+        coverage = _coverage(times_ns[valid], start_ns, end_ns)
+        lag_ns = int(end_ns - times_ns[valid][-1]) if valid.any() else None
+        if reason := _why_absent(name, rows, coverage, spec):
+            return SenseWindow(values, mask, False, coverage, lag_ns, reason)
+        values[-len(rows) :] = rows * valid[:, None]
+        mask[-len(rows) :] = valid
+        return SenseWindow(values, mask, True, coverage, lag_ns, None)
+
+    def _cut_words(self, end_ns: int) -> SenseWindow:
+        history, spec = self.streams["text"], self._spec.text
+        window_ns = round(spec.window_s * 1e9)
+        start_ns = end_ns - window_ns
+        words = tuple(w for w in history.words if start_ns < w.end_ns <= end_ns and w.committed)
+        heard_ns = start_ns if history.until_ns is None else min(history.until_ns, end_ns)
+        coverage = max(0.0, heard_ns - start_ns) / window_ns
+        nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+        if not words:
+            reason = history.reason if history.until_ns is None else "no_words"
+            return SenseWindow(*nothing, False, coverage, None, reason)
+        return SenseWindow(*nothing, True, coverage, end_ns - words[-1].end_ns, None, words)
+
+    def _newest(self, end_ns: int) -> FeatureBlock | None:
+        """The last block of the stream that was heard last, of those with a sample in the window."""
+        inside = [
+            block
+            for history in self.streams.values()
+            for block in history.blocks
+            if block.times_ns[0] <= end_ns
+        ]
+        return max(inside, key=lambda block: block.stamp.t_capture_ns, default=None)
+
+    def _forget(self) -> None:
+        for name, history in self.streams.items():
+            oldest_ns = self._end_ns - round(self._spec.input(name).window_s * 1e9)
+            while history.samples and history.samples[0][0] <= oldest_ns:
+                history.samples.popleft()
+            while history.words and history.words[0].end_ns <= oldest_ns:
+                history.words.popleft()
+            while len(history.blocks) > 1 and history.blocks[1].times_ns[0] <= self._end_ns - self._hop_ns:
+                history.blocks.popleft()
+
+
+def _coverage(times_ns: npt.NDArray[np.int64], start_ns: int, end_ns: int) -> float:
+    """The share of 0.1 s bins of the window that hold a sample."""
+    if not len(times_ns):
+        return 0.0
+    bins = (end_ns - start_ns + BIN_NS - 1) // BIN_NS
+    return len(np.unique((times_ns - start_ns - 1) // BIN_NS)) / bins
+
+
+def _why_absent(
+    name: StreamName, rows: npt.NDArray[np.float32], coverage: float, spec: InputSpec
+) -> str | None:
+    if name == "vision":
+        return "no_face" if coverage < MIN_COVERAGE else None
+    speech_s = float((rows[:, _SPEECH_COLUMN] > SPEECH).sum()) / spec.stream.rate_hz
+    return "no_speech" if speech_s < MIN_SPEECH_S else None

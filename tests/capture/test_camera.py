@@ -1,0 +1,348 @@
+"""Camera: real files, a real network camera, real processes; right times, newest only, clear endings."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.clock import HostClock
+from capture.features.vision import PRESENCE, SPEC
+from capture.frames import Frame, Newest, RateCap, from_file, open_camera
+from capture.link import Go, Link, SourceError
+from capture.messages import Status
+from capture.track import Track
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def env(landmarker: Path) -> dict[str, str]:
+    return {"EMOTION_ASSETS": str(landmarker.parent)}
+
+
+def pts_ns(path: Path) -> list[int]:
+    with av.open(str(path)) as container:
+        return [int(f.pts * f.time_base * 10**9) for f in container.decode(video=0) if f.pts is not None]
+
+
+def write_video(path: Path, times_ms: list[int], size: tuple[int, int] = (96, 64)) -> Path:
+    """A film whose left half is white, with a frame at each of the given times."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        picture[:, : size[0] // 2] = 255
+        for t_ms in times_ms:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = t_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_film_in_real_time_shows_the_face_go_and_says_so(
+    start: Start, env: dict[str, str], media: Path
+) -> None:
+    path = media / "face_then_no_face.mov"
+    camera = start("capture.camera", "--source", f"file:{path}", env=env)
+    clock = HostClock("media", time.monotonic_ns() + 10**9)
+    camera.go(Go(clock))
+    assert camera.read_to_end() == 0
+    assert camera.states[:3] == ["starting", "ready", "running"]
+    assert "running/no_face" in camera.states
+    assert camera.states[-1] == "ended"
+
+    times = np.concatenate([b.times_ns for b in camera.blocks])
+    expected = pts_ns(path)
+    assert set(times.tolist()) <= set(expected)
+    assert len(times) + camera.last_status.dropped == len(expected)
+    assert len(times) > 0.9 * len(expected)
+    presence = camera.values[:, PRESENCE]
+    assert presence[camera.times_s < 1.5].all()
+    assert presence[camera.times_s > 3].mean() < 0.2
+    assert not camera.values[presence == 0].any()
+    late_ns = [b.stamp.t_publish_ns - b.stamp.t_capture_ns for b in camera.blocks]
+    assert min(late_ns) >= 0
+    assert np.median(late_ns) < 80e6
+
+
+def test_an_unpaced_film_loses_nothing_and_gives_the_same_twice(
+    start: Start, env: dict[str, str], media: Path, unpaced: Go
+) -> None:
+    path = media / "no_face.mp4"
+    runs = []
+    for _ in range(2):
+        camera = start("capture.camera", "--source", f"file:{path}", env=env)
+        camera.go(unpaced)
+        assert camera.read_to_end() == 0
+        assert camera.last_status.dropped == 0
+        assert camera.receiver.sequence.gaps == camera.receiver.corrupt == 0
+        runs.append(camera)
+    one, other = runs
+    assert (one.times_s * 1e9).round().astype(int).tolist() == pts_ns(path)
+    np.testing.assert_array_equal(one.times_s, other.times_s)
+    np.testing.assert_array_equal(one.values, np.zeros((len(one.times_s), SPEC.dim)))
+    assert "running/no_face" in one.states
+
+
+def test_a_restarted_process_goes_on_in_the_middle(
+    start: Start, env: dict[str, str], media: Path, unpaced: Go
+) -> None:
+    path = media / "face_and_speech.mp4"
+    camera = start("capture.camera", "--source", f"file:{path}", env=env)
+    camera.go(Go(unpaced.clock, start_ns=9_000_000_000))
+    assert camera.read_to_end() == 0
+    assert [int(t) for b in camera.blocks for t in b.times_ns] == [
+        t for t in pts_ns(path) if t >= 9_000_000_000
+    ]
+    assert camera.values[:, PRESENCE].all()
+
+
+def test_a_60_fps_film_is_halved_by_its_time_stamps_and_nothing_counts_as_dropped(
+    start: Start, env: dict[str, str], tmp_path: Path, unpaced: Go
+) -> None:
+    path = write_video(tmp_path / "60.mkv", [i * 1000 // 60 for i in range(120)])
+    camera = start("capture.camera", "--source", f"file:{path}", env=env)
+    camera.go(unpaced)
+    assert camera.read_to_end() == 0
+    assert len(camera.times_s) == 60
+    assert np.diff(camera.times_s).max() < 0.04
+    assert camera.last_status.dropped == 0
+
+
+def test_a_varying_frame_rate_keeps_its_times(tmp_path: Path) -> None:
+    times_ms = [0, 40, 80, 500, 533, 1000, 1900, 1940]
+    track = Track(write_video(tmp_path / "vfr.mkv", times_ms), "video")
+    assert [t_ns // 10**6 for t_ns, _ in track.frames()] == times_ms
+    track = Track(tmp_path / "vfr.mkv", "video")
+    assert [t_ns // 10**6 for t_ns, _ in track.frames(600_000_000)] == [1000, 1900, 1940]
+
+
+def test_a_file_that_begins_late_begins_at_zero(tmp_path: Path) -> None:
+    track = Track(write_video(tmp_path / "late.mkv", [5000, 5040, 5080]), "video")
+    assert [t_ns // 10**6 for t_ns, _ in track.frames()] == [0, 40, 80]
+
+
+@pytest.mark.parametrize("matrix", [(0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)])
+def test_a_phone_held_sideways_gives_upright_pictures(tmp_path: Path, matrix: tuple[int, ...]) -> None:
+    path = write_video(tmp_path / "turned.mp4", [0, 40, 80])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40  # version and flags, times, number, duration, layer, volume
+    a, b, c, d = (value * 0x10000 for value in matrix)
+    fields = (a, b, 0, c, d, 0, 0, 0, 0x40000000)
+    content[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in fields)
+    path.write_bytes(content)
+    by_opencv = cv2.VideoCapture(str(path)).read()[1]  # turns by itself
+    frame = next(from_file(Track(path, "video"), Link("vision", SPEC, "s", None), 0, RateCap(30)))
+    rgb = frame.rgb()
+    assert rgb.shape == by_opencv.shape
+    assert np.abs(rgb[..., ::-1].astype(int) - by_opencv).mean() < 8
+    assert rgb.std() > 100  # half white, half black
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("missing.mp4", None, "no_file"),
+        ("text.mp4", b"not a film", "unreadable"),
+        ("empty.mp4", b"", "unreadable"),
+        ("sound.wav", "sound", "no_video"),
+    ],
+)
+def test_what_is_no_film_is_named_in_one_line(
+    tmp_path: Path, name: str, content: bytes | str | None, reason: str
+) -> None:
+    path = tmp_path / name
+    if content == "sound":
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", "wav") as container:
+            stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            frame.sample_rate = 8000
+            container.mux([*stream.encode(frame), *stream.encode()])
+        content = buffer.getvalue()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(SourceError) as caught:
+        Track(path, "video")
+    assert caught.value.reason == reason
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_film_gives_what_it_holds(media: Path, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", [i * 33 for i in range(90)], size=(320, 240))
+    (tmp_path / "half.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    count = len(list(Track(tmp_path / "half.mkv", "video").frames()))
+    assert 10 < count < 90
+
+
+# ── devices and network cameras ──────────────────────────────────────────────────────────────────
+
+
+def test_no_camera_is_absent_with_a_reason_and_nothing_else_on_stderr(
+    start: Start, env: dict[str, str]
+) -> None:
+    camera = start("capture.camera", "--source", "device:63", env=env)
+    assert camera.read_to_end() == 3
+    assert camera.states[-1] == "absent/no_device"
+    assert "camera 63 cannot be opened" in camera.last_status.detail
+    assert camera.process.stderr.read() == b""
+
+
+def test_a_missing_asset_is_absent_before_any_device_is_opened(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "face_landmarker.task").write_bytes(b"another")
+    camera = start("capture.camera", "--source", "device:63", env={"EMOTION_ASSETS": str(tmp_path)})
+    assert camera.read_to_end() == 3
+    assert camera.states[-1] == "absent/asset_missing"
+
+
+def test_an_address_where_nobody_answers_is_no_device() -> None:
+    with pytest.raises(SourceError, match="gives no picture") as caught:
+        open_camera("http://127.0.0.1:9/video")
+    assert caught.value.reason == "no_device"
+
+
+@pytest.fixture
+def network_camera(media: Path) -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """MJPEG over HTTP at 25 frames/s; one event hangs up once, the other stops sending."""
+    hang_up, stall = threading.Event(), threading.Event()
+    with av.open(str(media / "face_and_speech.mp4")) as container:
+        jpegs = [
+            cv2.imencode(".jpg", frame.to_ndarray(format="bgr24"))[1].tobytes()
+            for frame, _ in zip(container.decode(video=0), range(50), strict=False)
+        ]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            try:
+                for i in range(10_000):
+                    if hang_up.is_set():
+                        hang_up.clear()
+                        return
+                    while stall.is_set():
+                        time.sleep(0.05)
+                    jpeg = jpegs[i % len(jpegs)]
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    self.wfile.write(head.encode() + jpeg + b"\r\n")
+                    time.sleep(0.04)
+            except OSError:
+                return
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/video.mjpg", hang_up, stall
+    stall.clear()
+    server.shutdown()
+
+
+def test_a_network_camera_runs_comes_back_stalls_and_never_hangs_the_process(
+    start: Start, env: dict[str, str], network_camera: tuple[str, threading.Event, threading.Event]
+) -> None:
+    url, hang_up, stall = network_camera
+    camera = start("capture.camera", "--source", url, env=env)
+    origin_ns = time.monotonic_ns()
+    camera.go(Go(HostClock(origin_ns=origin_ns)))
+    camera.read_until(lambda _: len(camera.blocks) >= 20)
+    assert camera.values[-10:, PRESENCE].all()
+    times_ns = [b.stamp.t_capture_ns for b in camera.blocks]
+    assert all(0 < b.t_ready_ns - b.stamp.t_capture_ns < 10**8 for b in camera.blocks)
+    assert times_ns == sorted(times_ns)
+    assert abs(times_ns[-1] - (time.monotonic_ns() - origin_ns)) < 10**9
+
+    hang_up.set()
+    seen = len(camera.blocks)
+    camera.read_until(
+        lambda _: len(camera.blocks) >= seen + 60
+    )  # what was on its way, then the new connection
+    assert np.diff(camera.times_s).max() > 0.5
+
+    stall.set()
+    camera.read_until(lambda m: isinstance(m, Status) and m.reason == "no_frames", 6)
+    assert camera.last_status.state == "degraded"
+    status, took_s = camera.stop()
+    assert status == 0
+    assert took_s < 1.5
+
+
+# ── the parts ────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(
+    st.lists(st.integers(-6_000_000, 6_000_000), min_size=300, max_size=300),
+    st.sampled_from([15, 24, 25, 30]),
+)
+def test_a_jittering_camera_at_or_below_the_nominal_rate_loses_nothing(
+    jitter_ns: list[int], rate: int
+) -> None:
+    cap = RateCap(30)
+    assert all(cap.passes(i * 10**9 // rate + jitter) for i, jitter in enumerate(jitter_ns))
+
+
+@given(st.lists(st.integers(1, 60_000_000), min_size=2, max_size=400))
+def test_no_time_stamps_pass_faster_than_the_rate(steps_ns: list[int]) -> None:
+    times_ns = np.cumsum(steps_ns).tolist()
+    cap, again = RateCap(30), RateCap(30)
+    passed = [t for t in times_ns if cap.passes(t)]
+    assert passed == [t for t in times_ns if again.passes(t)]
+    for i, first in enumerate(passed):
+        within = sum(first <= t < first + 10**9 for t in passed[i:])
+        assert within <= 32
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(60, 30), (50, 30), (120, 30), (30, 30), (25, 25), (10, 10)])
+def test_the_cap_brings_any_rate_down_to_30(fps: int, expected: int) -> None:
+    cap = RateCap(30)
+    assert sum(cap.passes(i * 10**9 // fps) for i in range(10 * fps)) == pytest.approx(10 * expected, abs=1)
+
+
+def frame(t_ns: int) -> Frame:
+    return Frame(t_ns, t_ns, lambda: np.zeros((1, 1, 3), np.uint8))
+
+
+def test_the_slot_keeps_the_newest_frame_and_counts_the_others() -> None:
+    slot = Newest()
+    slot.fill(iter([frame(1), frame(2), frame(3)])).join()
+    assert not slot.finished
+    newest = slot.take(1)
+    assert newest is not None
+    assert newest.t_ns == 3
+    assert slot.overwritten == 2
+    assert slot.finished
+    assert slot.take(0) is None
+
+
+def test_what_the_grabbing_thread_raises_reaches_the_one_who_takes() -> None:
+    def frames() -> Iterator[Frame]:
+        yield frame(1)
+        raise SourceError("no_device", "gone")
+
+    slot = Newest()
+    slot.fill(frames()).join()
+    assert slot.take(1) is not None
+    with pytest.raises(SourceError, match="gone"):
+        slot.take(1)

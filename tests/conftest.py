@@ -1,0 +1,28 @@
+"""What the tests share: where the shared material lies, and how to run the application."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of corpora, clips and reference numbers; tests that need it are skipped without it."""
+    folder = Path(os.environ.get("EMOTION_SHARED", ROOT.parent / "shared"))
+    if not (folder / "media").is_dir():
+        pytest.skip(f"no shared material at {folder} (set EMOTION_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def endpoint() -> str:
+    """A loopback endpoint that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"

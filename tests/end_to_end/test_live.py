@@ -1,0 +1,158 @@
+"""The application on real files: a message every hop, senses that come and go, the same again on replay."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Application, Json  # type: ignore[import-not-found]
+
+Start = Callable[..., Application]
+
+
+def timeless(emotions: list[Json]) -> list[str]:
+    """The messages without what depends on when they were published."""
+    kept = []
+    for message in emotions:
+        message = {**message, "latency_ms": None, "time": {**message["time"], "published_ns": None}}
+        kept.append(json.dumps(message, sort_keys=True))
+    return kept
+
+
+def test_a_film_in_real_time_gives_a_message_every_hop_with_face_and_voice(start: Start, shared: Path) -> None:
+    emotions = start("--input", shared / "media/face_and_speech.mp4", "--asr", "none").run_to_end()
+    ends = [message["time"]["end_ns"] for message in emotions]
+    assert ends == [(k + 1) * 500_000_000 for k in range(len(ends))]
+    assert len(ends) >= 20  # 11 s of film
+    both = [m for m in emotions if m["modalities"]["vision"]["present"] and m["modalities"]["audio"]["present"]]
+    assert len(both) > len(emotions) / 2
+    assert all(m["modalities"]["text"]["reason"] == "asr_none" for m in emotions)
+    assert all(sum(m["emotions"]["scores"]) == pytest.approx(1, abs=1e-3) for m in both)
+    for message in emotions:
+        latency = message["latency_ms"]
+        segments = sum(value for name, value in latency.items() if name != "total")
+        assert segments == pytest.approx(latency["total"], abs=0.01)
+
+
+def test_a_face_that_leaves_turns_vision_absent_and_the_stream_goes_on(start: Start, shared: Path) -> None:
+    emotions = start("--input", shared / "media/face_then_no_face.mov", "--fast").run_to_end()
+    seen = [message["modalities"]["vision"]["present"] for message in emotions]
+    assert any(seen)
+    absent = [m for m in emotions if not m["modalities"]["vision"]["present"]]
+    assert absent and {m["modalities"]["vision"]["reason"] for m in absent} == {"no_face"}
+
+
+def test_a_film_without_a_face_has_no_vision_in_any_window(start: Start, shared: Path) -> None:
+    emotions = start("--input", shared / "media/no_face.mp4", "--fast").run_to_end()
+    assert len(emotions) == 7  # 3.94 s
+    assert {m["modalities"]["vision"]["reason"] for m in emotions} == {"no_face"}
+    assert all(m["state"] != "ok" for m in emotions)
+    for message in emotions:
+        nothing = not any(sense["present"] for sense in message["modalities"].values())
+        assert ("emotions" not in message) == nothing  # never an emotion out of nothing
+
+
+def test_a_recording_replays_to_the_same_bytes_twice_and_to_what_was_live(
+    start: Start, shared: Path, tmp_path: Path
+) -> None:
+    recording = tmp_path / "session.mcap"
+    arguments = "--input", shared / "media/face_and_speech.mp4", "--asr", "none", "--record", recording
+    live = timeless(start(*arguments).run_to_end())
+    first, second = (timeless(start("--replay", recording, "--fast").run_to_end()) for _ in range(2))
+    assert first == second
+    assert first == live
+
+
+def test_a_killed_vision_process_comes_back_and_it_is_published(start: Start, shared: Path) -> None:
+    application = start("--input", shared / "media/face_pexels.mp4")
+    application.read_until(
+        lambda m: m["type"] == "emotion" and m["modalities"]["vision"]["present"], timeout_s=60
+    )
+    os.kill(child(application.process.pid, "capture.camera"), signal.SIGKILL)
+    died = application.read_until(lambda m: "died" in m.get("event", ""))
+    assert "signal 9" in died["event"]
+    back = application.read_until(lambda m: "back after a restart" in m.get("event", ""))
+    assert back["senses"]["vision"]["restarts"] == 1
+    killed_at = len(application.messages)
+    application.read_until(
+        lambda m: m["type"] == "emotion"
+        and m["modalities"]["vision"]["present"]
+        and m["modalities"]["vision"]["lag_ms"] < 500
+    )
+    assert len(application.messages) > killed_at
+    application.process.send_signal(signal.SIGINT)
+    end = application.read_until(lambda m: m["type"] == "session.end")
+    assert end["reason"] == "stopped"
+    assert application.wait() == 0
+
+
+def test_ctrl_c_ends_cleanly_with_a_complete_recording_and_no_process_left(
+    start: Start, shared: Path, tmp_path: Path
+) -> None:
+    recording = tmp_path / "session.mcap"
+    application = start("--input", shared / "media/face_and_speech.mp4", "--record", recording)
+    application.read_until(lambda m: m["type"] == "emotion" and m["seq"] >= 3)
+    children = descendants(application.process.pid)
+    assert len(children) >= 2
+    application.process.send_signal(signal.SIGINT)
+    live = application.run_to_end(15)
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    replayed = start("--replay", recording, "--fast").run_to_end()
+    assert timeless(replayed) == timeless(live)
+
+
+def test_capture_processes_end_when_the_application_is_killed(start: Start, shared: Path) -> None:
+    application = start("--input", shared / "media/face_and_speech.mp4")
+    application.read_until(lambda m: m["type"] == "emotion")
+    children = descendants(application.process.pid)
+    application.process.kill()
+    deadline = time.monotonic() + 8
+    while (left := [pid for pid in children if running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def test_without_camera_and_microphone_it_says_so_and_goes_on(start: Start) -> None:
+    application = start("--camera", "97", "--microphone", "no such microphone", "--asr", "none", "--duration", "3")
+    emotions = application.run_to_end()
+    assert len(emotions) >= 5
+    reasons = Counter(message["modalities"]["vision"]["reason"] for message in emotions)
+    assert reasons.most_common(1)[0][0] == "no_device"
+    assert {m["modalities"]["audio"]["reason"] for m in emotions} <= {"no_device", "no_pyaudio", "starting"}
+    assert "97" in application.errors
+
+
+def test_without_the_landmarker_vision_says_asset_missing_and_the_rest_runs(
+    start: Start, shared: Path, tmp_path: Path
+) -> None:
+    offline = {"EMOTION_ASSETS": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    emotions = start("--input", shared / "media/face_and_speech.mp4", "--fast", **offline).run_to_end()
+    assert {m["modalities"]["vision"]["reason"] for m in emotions} == {"asset_missing"}
+    assert sum(m["modalities"]["audio"]["present"] for m in emotions) > len(emotions) / 2
+
+
+def child(pid: int, module: str) -> int:
+    for candidate in descendants(pid):
+        if module.encode() in Path(f"/proc/{candidate}/cmdline").read_bytes():
+            return candidate
+    raise AssertionError(f"{pid} runs no {module}")
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += [int(number) for number in (task / "children").read_text().split()]
+    return found
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

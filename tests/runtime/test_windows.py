@@ -1,0 +1,201 @@
+"""Windows are a function of arrivals: cut by capture time, whole, and never invented."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capture.features import audio, text, vision
+from capture.features.spec import FeatureSpec, InputSpec
+from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Word, Words
+from runtime.windows import Window, Windower
+
+S = 1_000_000_000
+SPEC = FeatureSpec(
+    text=InputSpec(text.SPEC, window_s=8, steps=48, dim=384),
+    audio=InputSpec(audio.SPEC, window_s=4, steps=200, dim=audio.SPEC.dim),
+    vision=InputSpec(vision.SPEC, window_s=4, steps=120, dim=vision.SPEC.dim),
+)
+PRESENCE = vision.SPEC.names.index("presence")
+SPEECH = audio.SPEC.names.index("speech")
+
+
+def windower(paced: bool = True) -> Windower:
+    return Windower(SPEC, hop_s=0.5, lateness_s=0.25, paced=paced)
+
+
+def stamp(stream: StreamName, t_ns: int, seq: int = -1) -> Stamp:
+    return Stamp("s", stream, seq, t_ns, t_ns)
+
+
+def face(t_ns: int, presence: float = 1.0, seq: int = -1) -> FeatureBlock:
+    row = np.full((1, vision.SPEC.dim), t_ns / S, np.float32)
+    row[0, PRESENCE] = presence
+    return FeatureBlock(stamp("vision", t_ns, seq), vision.SPEC.hash, t_ns, np.array([t_ns]), row)
+
+
+def voice(t_ns: int, speech: float = 1.0, seq: int = -1) -> FeatureBlock:
+    rows = np.zeros((2, audio.SPEC.dim), np.float32)
+    rows[:, SPEECH] = speech
+    times = np.array([t_ns - S // 50, t_ns])
+    return FeatureBlock(stamp("audio", t_ns, seq), audio.SPEC.hash, t_ns, times, rows)
+
+
+def status(stream: StreamName, state: State, reason: str | None = None) -> Status:
+    return Status(stamp(stream, 0), state, reason)
+
+
+def words(*spoken: Word, until_ns: int) -> Words:
+    return Words(stamp("text", until_ns), text.SPEC.hash, spoken, until_ns)
+
+
+def running(w: Windower, *streams: StreamName) -> Windower:
+    for stream in ("text", "audio", "vision"):
+        alive = stream in streams
+        assert not list(w.add(status(stream, "running" if alive else "absent", None if alive else "none"), 0))
+    return w
+
+
+def feed(w: Windower, messages: list[tuple[int, Message]]) -> list[Window]:
+    cut: list[Window] = []
+    for t_arrival_ns, message in messages:
+        cut += w.advance(t_arrival_ns)
+        cut += w.add(message, t_arrival_ns)
+    return cut
+
+
+def film(seconds: float, delay_ns: int = 20_000_000) -> list[tuple[int, Message]]:
+    faces = [(t, face(t)) for t in range(0, round(seconds * S), S // 25)]
+    voices = [(t, voice(t)) for t in range(S // 25, round(seconds * S), S // 25)]
+    return sorted(((t + delay_ns, m) for t, m in faces + voices), key=lambda pair: pair[0])
+
+
+def test_a_window_is_cut_as_soon_as_every_live_stream_was_heard_to_its_end() -> None:
+    w = running(windower(), "audio", "vision")
+    cut = feed(w, film(2.1))
+    assert [window.end_ns for window in cut] == [S // 2, S, 3 * S // 2, 2 * S]
+    assert all(window.cut_ns - window.end_ns <= 60_000_000 for window in cut)
+
+
+def test_the_newest_sample_is_the_last_step_and_padding_stands_in_front() -> None:
+    (window, *_) = feed(running(windower(), "vision", "audio"), film(0.7))
+    mask = window.vision.mask
+    assert mask.sum() == 13  # frames at 0, 40, …, 480 ms
+    assert mask[-13:].all() and not mask[:-13].any()
+    assert window.vision.values[-1, 0] == pytest.approx(0.48)
+    assert window.vision.lag_ns == 20_000_000
+
+
+def test_no_sample_from_after_the_end_is_inside() -> None:
+    for window in feed(running(windower(), "vision", "audio"), film(3)):
+        assert window.vision.values[:, 0].max() <= window.end_ns / S
+
+
+def test_a_silent_stream_delays_a_paced_window_by_the_lateness_and_no_more() -> None:
+    w = running(windower(), "vision", "audio")
+    messages = [
+        (t, m)
+        for t, m in film(2)
+        if not (isinstance(m, FeatureBlock) and t > S and m.stamp.stream == "vision")
+    ]
+    late = [window for window in feed(w, messages) if window.end_ns > S]
+    assert late and all(window.cut_ns == window.end_ns + S // 4 for window in late)
+
+
+def test_an_absent_stream_is_not_waited_for_and_its_reason_is_told() -> None:
+    w = windower()
+    list(w.add(status("vision", "absent", "no_device"), 0))
+    list(w.add(status("audio", "running"), 0))
+    cut = feed(w, [(t, m) for t, m in film(1.1) if m.stamp.stream == "audio"])
+    assert [window.end_ns for window in cut] == [S // 2, S]
+    assert cut[0].vision.reason == "no_device" and not cut[0].vision.present
+    assert cut[0].cut_ns < S // 2 + 100_000_000
+
+
+def test_when_nothing_is_there_the_deadline_still_cuts_windows() -> None:
+    w = running(windower())
+    cut = list(w.advance(2 * S))
+    assert [window.end_ns for window in cut] == [S // 2, S, 3 * S // 2]
+    assert not any(sense.present for window in cut for sense in window.senses.values())
+
+
+def test_a_face_that_leaves_turns_vision_absent_with_a_reason() -> None:
+    w = running(windower(), "vision")
+    cut = feed(w, [(t, face(t, presence=float(t < 2 * S))) for t in range(0, 8 * S, S // 25)])
+    by_end = {window.end_ns // S * 2 + window.end_ns % S // (S // 2): window.vision for window in cut}
+    assert by_end[4].present and by_end[4].coverage > 0.4
+    assert not by_end[14].present and by_end[14].reason == "no_face"
+
+
+def test_a_room_without_speech_is_an_absent_voice() -> None:
+    w = running(windower(), "audio")
+    cut = feed(w, [(t, voice(t, speech=0.01)) for t in range(S // 25, 3 * S, S // 25)])
+    assert cut and all(window.audio.reason == "no_speech" for window in cut)
+    assert cut[-1].audio.coverage > 0.4
+
+
+def test_words_belong_to_the_window_in_which_they_end_and_provisional_ones_to_none() -> None:
+    w = running(windower(), "text", "audio")
+    spoken = Word("ask", 0, S // 4), Word("not", S // 4, 3 * S // 4), Word("maybe", 0, S // 4, 0.5, False)
+    feed(w, [(1, words(*spoken, until_ns=S))])
+    first, second, *_ = feed(w, [(t, m) for t, m in film(1.1) if m.stamp.stream == "audio"])
+    assert [word.text for word in first.text.words] == ["ask"]
+    assert [word.text for word in second.text.words] == ["ask", "not"]
+    assert second.text.lag_ns == S // 4
+
+
+def test_features_of_another_spec_are_refused_and_counted() -> None:
+    w = running(windower(), "vision")
+    list(w.add(replace(face(S), spec="000000000000"), S))
+    assert w.streams["vision"].refused == 1 and not w.streams["vision"].samples
+
+
+def test_a_hole_in_the_sequence_is_published_as_dropped() -> None:
+    w = running(windower(), "vision")
+    feed(w, [(t * S // 25, face(t * S // 25, seq=t + (5 if t > 3 else 0))) for t in range(12)])
+    (window, *_) = feed(w, [(S, face(S, seq=17))])
+    assert window.dropped["vision"] == 5
+
+
+def test_an_unpaced_session_waits_for_the_slowest_stream_and_asks_only_for_it() -> None:
+    w = running(windower(paced=False), "audio", "vision")
+    assert not feed(w, [(0, m) for _, m in film(5) if m.stamp.stream == "audio"])
+    assert w.wanted() == ["vision"] and w.deadline_ns is None
+    cut = feed(w, [(0, m) for _, m in film(5) if m.stamp.stream == "vision"])
+    assert len(cut) == 9
+
+
+def test_finishing_cuts_what_remains() -> None:
+    w = running(windower(paced=False), "audio", "vision")
+    cut = feed(w, film(2.1) + [(0, status("audio", "ended")), (0, status("vision", "ended"))])
+    assert len(cut) + len(list(w.finish())) == 4
+
+
+def test_memory_stays_bounded_over_an_hour() -> None:
+    w = running(windower(), "audio")
+    feed(w, [(t, voice(t)) for t in range(S // 25, 600 * S, S // 25)])
+    assert len(w.streams["audio"].samples) < 300 and len(w.streams["audio"].blocks) < 60
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_without_pacing_the_order_between_streams_does_not_matter(data: st.DataObject) -> None:
+    streams = {
+        name: [m for _, m in film(3) if m.stamp.stream == name] + [status(name, "ended")]
+        for name in ("audio", "vision")
+    }
+    reference = feed(running(windower(paced=False), "audio", "vision"), [(0, m) for _, m in film(3)])
+    w, cut = running(windower(paced=False), "audio", "vision"), []
+    while any(streams.values()):
+        open_ = [name for name in w.wanted() if streams.get(name)] or [n for n in streams if streams[n]]
+        name = data.draw(st.sampled_from(open_))
+        cut += w.add(streams[name].pop(0), 0)
+    assert len(cut) >= len(reference)
+    for ours, theirs in zip(cut, reference, strict=False):
+        assert ours.end_ns == theirs.end_ns
+        np.testing.assert_array_equal(ours.vision.values, theirs.vision.values)
+        np.testing.assert_array_equal(ours.audio.mask, theirs.audio.mask)
