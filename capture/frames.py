@@ -17,16 +17,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "16")  # FFmpeg's errors, not its remarks
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-
-import cv2  # reads its environment here
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from capture import noise
 from capture.link import Link, SourceError
 from capture.track import Track, wait_until
+
+# Errors, not remarks; OpenCV hands the first to FFmpeg when it opens something.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "16")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 Rgb = npt.NDArray[np.uint8]
 

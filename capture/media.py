@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 
 from capture.link import SourceError
+from capture.track import is_cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def probe(path: Path) -> Media:
             media = Media(
                 path,
                 int((container.duration or 0) * 1_000_000_000 / av.time_base),
-                bool(container.streams.video),
+                any(not is_cover(stream) for stream in container.streams.video),
                 bool(container.streams.audio),
             )
     except (av.error.FFmpegError, OSError) as error:

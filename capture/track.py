@@ -44,7 +44,7 @@ class Track:
             raise SourceError(
                 "unreadable", f"{path} cannot be read as video or sound: {error.strerror}"
             ) from error
-        found = [s for s in self._container.streams if s.type == kind and not _is_cover(s)]
+        found = [s for s in self._container.streams if s.type == kind and not is_cover(s)]
         if not found:
             self._container.close()
             what = "picture" if kind == "video" else "sound"
@@ -101,5 +101,6 @@ def wait_until(link: Link, t_ns: int, meanwhile: Callable[[], None] = lambda: No
     return not link.stopping
 
 
-def _is_cover(stream: Any) -> bool:
+def is_cover(stream: Any) -> bool:
+    """Whether a video track is the picture on the cover of a sound file."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)

@@ -29,14 +29,14 @@ from runtime.stream import (
 )
 from runtime.windows import SenseWindow, Window
 
-# Teacher -> student of each edge, in the order of the GD-Unit: edge k is (j, i), j distils into i.
+# Teacher -> student of each edge, in the order of the network's outputs (``models.gd_unit``).
 EDGE_ORDER = (
-    "text->vision",
-    "text->audio",
     "vision->text",
-    "vision->audio",
     "audio->text",
+    "text->vision",
     "audio->vision",
+    "text->audio",
+    "vision->audio",
 )
 Logits = npt.NDArray[np.float32]
 DIGITS = 5  # of probabilities, logits and edges

@@ -35,6 +35,7 @@ from runtime.windows import Window, Windower
 log = logging.getLogger("runtime.session")
 
 STATUS_S = 1.0
+CONNECT_S = 0.5  # a session that does not run in real time may be over before anybody has connected
 
 
 class Session:
@@ -139,6 +140,8 @@ class Session:
             self._recorder = Recorder(
                 Path(self._config.record), header, emotion_schema=msgspec.json.encode(schema())
             )
+        if not source.clock.paced:
+            self._publisher.wait_for_subscriber(CONNECT_S)
         self._publish(begin)
 
     def _loop(self) -> str:

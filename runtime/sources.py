@@ -27,6 +27,7 @@ POLL_MS = 100
 FINAL_S = 2.0  # how long after the last process the last message may come
 
 _FINAL: frozenset[State] = frozenset({"absent", "ended", "failed"})
+_SETTLED: frozenset[State] = _FINAL | {"ready"}
 
 
 class Source(Protocol):
@@ -99,6 +100,7 @@ class LiveSource:
         self._supervisor = Supervisor(processes, watch_stalls=paced)
         self._senses = {sense.stream for sense in senses}
         self._states: dict[StreamName, State] = {}
+        self._settled: set[StreamName] = set()  # ready, or known not to be: nobody waits for it
         self._heard_ns: dict[StreamName, int] = {}
         self._died_ns: dict[StreamName, int] = {}
         self._corrupt_said: dict[StreamName, int] = dict.fromkeys(STREAMS, 0)
@@ -120,7 +122,7 @@ class LiveSource:
         self._supervisor.start()
         deadline = time.monotonic() + READY_S
         waiting: deque[Arrival] = deque()
-        while self._senses - self._states.keys() and time.monotonic() < deadline:
+        while self._senses - self._settled and time.monotonic() < deadline:
             arrival = self.next(None, STREAMS)
             if arrival is not None:
                 waiting.append(arrival)
@@ -180,17 +182,21 @@ class LiveSource:
     def _take_status(self, stream: StreamName, status: Status) -> None:
         before = self._states.get(stream)
         self._states[stream] = status.state
+        if status.state in _SETTLED:
+            self._settled.add(stream)
         if status.state == "ready" and before != "ready" and self._running:
             heard_ns = self._heard_ns.get(stream, self.start_ns)
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
             self._supervisor.go(stream, Go(self._host_clock(), start_ns))
-            lost_s = (start_ns - self._died_ns.pop(stream, start_ns)) / 1e9
-            self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
+            if stream in self._died_ns:
+                lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
+                self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
         elif status.state != before and status.state in ("absent", "failed", "degraded"):
             self.events.append(f"{stream}: {status.state}: {status.detail or status.reason}")
 
     def _note(self, event: Exit | Restart) -> None:
         stream = event.stream
+        self._settled.add(stream)
         if isinstance(event, Restart):
             self._states.pop(stream, None)
             self.events.append(f"{stream}: restarting the capture process ({event.cause})")

@@ -249,15 +249,24 @@ class Publisher:
 
     def greet(self) -> None:
         """Tell newcomers what session this is; call it in every turn of the loop."""
-        newcomer = False
-        while self._socket.poll(0, zmq.POLLIN):
-            newcomer |= self._socket.recv().startswith(b"\x01")
+        newcomer = self._newcomers()
         if self._begin is not None and (newcomer or time.monotonic() >= self._begin_at):
             self._begin_at = time.monotonic() + BEGIN_S
             self._socket.send_multipart([self.topic, self._begin])
 
+    def wait_for_subscriber(self, seconds: float) -> None:
+        """Give programs that wait for a session the time to connect, before all is over."""
+        if self._socket.poll(round(seconds * 1000), zmq.POLLIN):
+            self._newcomers()
+
     def close(self) -> None:
         self._socket.close()
+
+    def _newcomers(self) -> bool:
+        newcomer = False
+        while self._socket.poll(0, zmq.POLLIN):
+            newcomer |= self._socket.recv().startswith(b"\x01")
+        return newcomer
 
 
 def subscribe(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from capture.messages import STREAMS
+from capture.messages import STREAMS, StreamName
 
 
 class SpecMismatch(ValueError):

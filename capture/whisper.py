@@ -1,0 +1,126 @@
+"""Whisper: loads faster-whisper's model, from this machine or once from the internet, and runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from capture.link import SourceError
+from capture.messages import Word
+from capture.recogniser import RATE_HZ
+
+NEEDED = ("config.json", "model.bin", "tokenizer.json")
+SURE_OF_LANGUAGE = 0.8  # from here on the detected language is kept; detecting costs an encoder run
+
+log = logging.getLogger(__name__)
+
+
+class Whisper:
+    """A loaded model; call it with samples.
+
+    Args:
+        model: a size ("tiny", "base", "small.en", ...), a model of the Hugging Face hub, or the folder
+            of a CTranslate2 model.
+        language: code such as "en"; None detects it.
+
+    Raises:
+        SourceError: ``no_whisper`` without faster-whisper, ``asset_missing`` without the model,
+            ``bad_language`` for a code that the model does not know.
+    """
+
+    def __init__(self, model: str, language: str | None = None) -> None:
+        if importlib.util.find_spec("faster_whisper") is None:
+            raise SourceError(
+                "no_whisper", "faster-whisper is not installed: pip install 'emotion-edge[whisper]'"
+            )
+        import ctranslate2
+
+        cuda = ctranslate2.get_cuda_device_count() > 0
+        self.device = "cuda" if cuda else "cpu"
+        self.compute_type = "auto" if cuda else "int8"
+        self._beam = 5 if cuda else 1
+        self._model = _load(model, self.device, self.compute_type)
+        if language is not None and language not in self._model.supported_languages:
+            known = ", ".join(sorted(self._model.supported_languages))
+            raise SourceError(
+                "bad_language", f"--language {language!r} is not known to whisper {model}: use one of {known}"
+            )
+        self._language = language
+
+    def __call__(self, samples: npt.NDArray[np.float32]) -> Sequence[Word]:
+        """Words in ``samples`` (N,) at 16 kHz, times in nanoseconds from the first one."""
+        seconds = len(samples) / RATE_HZ
+        segments, info = self._model.transcribe(
+            samples,
+            language=self._language,
+            beam_size=self._beam,
+            temperature=0.0,  # no second and third try: the next hypothesis is a second away
+            condition_on_previous_text=False,
+            word_timestamps=True,
+            max_new_tokens=min(200, 20 + int(10 * seconds)),  # nobody speaks faster; ends a loop early
+        )
+        words = [
+            Word(
+                word.word.strip(),
+                round(word.start * 1e9),
+                round(max(word.start, word.end) * 1e9),
+                min(1.0, max(0.0, float(word.probability))),
+            )
+            for segment in segments
+            for word in segment.words or ()
+        ]
+        if self._language is None and info.language_probability >= SURE_OF_LANGUAGE:
+            self._language = info.language
+        return words
+
+
+def _load(model: str, device: str, compute_type: str) -> Any:
+    import faster_whisper
+    from faster_whisper.utils import available_models
+
+    folder = Path(model).expanduser()
+    options = {
+        "device": device,
+        "compute_type": compute_type,
+        "cpu_threads": min(4, os.cpu_count() or 1),
+    }
+    if folder.is_dir():
+        missing = [name for name in NEEDED if not (folder / name).is_file()]
+        if missing:
+            raise SourceError(
+                "asset_missing",
+                f"{folder} has no {', '.join(missing)}: give the folder of a CTranslate2 Whisper model",
+            )
+        try:
+            return faster_whisper.WhisperModel(str(folder), **options)
+        except Exception as error:  # CTranslate2 and tokenizers raise bare RuntimeError and Exception
+            raise SourceError("asset_missing", f"{folder} cannot be loaded: {_line(error)}") from error
+    if model not in available_models() and (model.count("/") != 1 or model[0] in "/.~"):
+        raise SourceError(
+            "asset_missing",
+            f"whisper {model!r} is neither a folder nor a known size: use one of "
+            f"{', '.join(available_models())}",
+        )
+    try:
+        return faster_whisper.WhisperModel(model, local_files_only=True, **options)
+    except Exception:  # whatever is missing or broken in the cache, the hub may mend it
+        log.info("whisper %s is not on this machine, downloading it once", model)
+    try:
+        return faster_whisper.WhisperModel(model, **options)
+    except Exception as error:  # the hub, its http client and CTranslate2 share no base class
+        raise SourceError(
+            "asset_missing",
+            f"whisper {model} is not on this machine and cannot be downloaded ({_line(error)}): connect to "
+            f"the internet once, or give a folder with --asr whisper:FOLDER",
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

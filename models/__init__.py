@@ -1,0 +1,1 @@
+"""Models: the DMD network — PyTorch; no capture process, no ZeroMQ."""

@@ -1,0 +1,175 @@
+"""The crossmodal transformer (paper, section 3.3): pre-norm layers, causal, padding-aware.
+
+Queries come from one sequence; keys and values come from another one (crossmodal attention) or from
+the same (self-attention). Windows are right-aligned: the newest step is the last one, and query ``t``
+of ``T_q`` sees the keys up to ``t + |T_k - T_q|``, so the last query sees every key.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MASKED = -1e4  # finite, so that a query with no real key averages neutral steps instead of giving NaN;
+# exp(MASKED) is exactly 0 beside any real key, in float32 and in float16
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """Probabilities inside one encoder."""
+
+    attention: float = 0.0  # on attention weights
+    relu: float = 0.0  # inside the feed-forward block
+    residual: float = 0.0  # on what a block adds
+    embedding: float = 0.0  # on the scaled, position-coded input
+
+
+def sinusoids(steps: int, width: int) -> Tensor:
+    """Sinusoidal position codes of positions ``1..steps``: (steps, width); sines first, then cosines."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / max(half - 1, 1)))
+    phase = torch.arange(1, steps + 1, dtype=torch.float32)[:, None] * rates  # (steps, half)
+    table = torch.cat([phase.sin(), phase.cos()], dim=1)
+    return F.pad(table, (0, width - 2 * half))  # an odd width ends with a zero
+
+
+def attention_bias(
+    query_steps: int, key_steps: int, key_mask: Tensor | None, causal: bool, device: torch.device
+) -> Tensor | None:
+    """What is added to attention scores: 0 where a query may look, ``MASKED`` where it may not.
+
+    ``key_mask`` is (B, T_k), true for real steps. Returns (T_q, T_k), (B, 1, 1, T_k),
+    (B, 1, T_q, T_k), or None when everything may be seen.
+    """
+    bias: Tensor | None = None
+    if causal:
+        reach = torch.arange(query_steps, device=device)[:, None] + abs(key_steps - query_steps)
+        hidden = torch.arange(key_steps, device=device)[None, :] > reach  # (T_q, T_k)
+        bias = hidden.to(torch.float32) * MASKED
+    if key_mask is not None:
+        padding = (~key_mask)[:, None, None, :].to(torch.float32) * MASKED  # (B, 1, 1, T_k)
+        bias = padding if bias is None else bias + padding
+    return bias
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one packed input projection."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, query: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
+        """query (B, T_q, w), memory (B, T_k, w), bias broadcast to (B, heads, T_q, T_k) -> (B, T_q, w)."""
+        width = query.shape[-1]
+        if query is memory:
+            q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        else:
+            q = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
+            k, v = F.linear(memory, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v)
+        )  # (B, heads, T, w/heads)
+        mixed = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=None if bias is None else bias.to(q.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then a feed-forward block of four times the width; layer norm before each."""
+
+    def __init__(self, width: int, heads: int, dropouts: Dropouts) -> None:
+        super().__init__()
+        self.dropouts = dropouts
+        self.self_attn = Attention(width, heads, dropouts.attention)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.layer_norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        for linear in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, memory: Tensor | None, bias: Tensor | None, last_only: bool) -> Tensor:
+        """x (B, T_q, w), memory (B, T_k, w) or None for self-attention -> (B, T_q, w).
+
+        With ``last_only`` the newest query alone is computed and the result is (B, 1, w).
+        """
+        normed = self.layer_norms[0](x)
+        source = normed if memory is None else self.layer_norms[0](memory)
+        if last_only:
+            x, normed = x[:, -1:], normed[:, -1:]
+        x = x + self._drop(self.self_attn(normed, source, bias), self.dropouts.residual)
+        hidden = self._drop(F.relu(self.fc1(self.layer_norms[1](x))), self.dropouts.relu)
+        return x + self._drop(self.fc2(hidden), self.dropouts.residual)
+
+    def _drop(self, x: Tensor, p: float) -> Tensor:
+        return F.dropout(x, p, self.training) if p else x
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of layers over position-coded inputs.
+
+    ``last_only`` builds an encoder of which the newest step alone is read: its last layer computes
+    that step alone, and it returns (B, w) instead of (B, T_q, w).
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        max_steps: int,
+        dropouts: Dropouts,
+        *,
+        causal: bool = True,
+        last_only: bool = False,
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"an encoder needs at least one layer, not {layers}")
+        self.causal, self.last_only, self.dropouts = causal, last_only, dropouts
+        self.scale = math.sqrt(width)
+        self.layers = nn.ModuleList([EncoderLayer(width, heads, dropouts) for _ in range(layers)])
+        self.layer_norm = nn.LayerNorm(width)
+        self.register_buffer("positions", sinusoids(max_steps, width), persistent=False)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None, key_mask: Tensor | None = None) -> Tensor:
+        """x (B, T_q, w), memory (B, T_k, w) or None, key_mask (B, T_k), true for real steps.
+
+        Returns (B, T_q, w), or (B, w) for an encoder built with ``last_only``.
+        """
+        keys = x if memory is None else memory
+        full = attention_bias(x.shape[1], keys.shape[1], key_mask, self.causal, x.device)
+        newest = attention_bias(1, keys.shape[1], key_mask, False, x.device)  # the last query sees every key
+        x = self._embed(x)
+        memory = None if memory is None else self._embed(memory)
+        for depth, layer in enumerate(self.layers, start=1):
+            last = self.last_only and depth == len(self.layers)
+            x = layer(x, memory, newest if last else full, last)
+        out: Tensor = self.layer_norm(x)
+        return out[:, -1] if self.last_only else out
+
+    def _embed(self, x: Tensor) -> Tensor:
+        # A zero in channel 0 marks a padded step in the authors' code: it gets no position code.
+        real = (x[..., :1] != 0).to(x.dtype)  # (B, T, 1)
+        coded = x * self.scale + real * self.positions[: x.shape[1]].to(x.dtype)  # (B, T, w)
+        return F.dropout(coded, self.dropouts.embedding, self.training)

@@ -1,0 +1,368 @@
+"""DMD, Decoupled Multimodal Distilling (Li, Wang, Cui; CVPR 2023): the whole network, beside its paper.
+
+Each modality is projected to a common width and decoupled (section 3.1) into a homogeneous part, by a
+shared encoder, and a heterogeneous part, by an encoder of its own. Homogeneous parts predict alone and
+together; heterogeneous parts first reinforce each other by crossmodal attention (section 3.3). One
+GD-Unit (section 3.2) watches each space. Tensors are batch-first; stacked ones are in the order text,
+vision, audio. Masks are 1 for real steps; windows are right-aligned, their newest step is the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import Dropouts, TransformerEncoder
+from models.gd_unit import EDGE_ORDER, MODALITIES, GDUnit
+
+__all__ = ["DMD", "EDGE_ORDER", "MODALITIES", "DMDConfig", "DMDOutput", "Inference", "InputConfig"]
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """One modality as the network sees it."""
+
+    dim: int  # features per step
+    steps: int  # steps per window
+    kernel: int = 5  # of the projection
+    stride: int = 1
+    attention_dropout: float = 0.0  # where this modality is attended to
+
+    @property
+    def projected_steps(self) -> int:
+        return (self.steps - self.kernel) // self.stride + 1
+
+    @property
+    def skipped_steps(self) -> int:
+        """Oldest steps that no stride reaches, so that the newest step is always read."""
+        return (self.steps - self.kernel) % self.stride
+
+
+@dataclass(frozen=True)
+class DMDConfig:
+    """Everything that shapes the network; the defaults are the authors' for MOSI."""
+
+    text: InputConfig = InputConfig(768, 50, attention_dropout=0.3)
+    vision: InputConfig = InputConfig(20, 500, attention_dropout=0.0)
+    audio: InputConfig = InputConfig(5, 375, attention_dropout=0.2)
+    outputs: int = 1  # 1: regression; more: classes
+    width: int = 50  # d, common to the three modalities
+    heads: int = 10
+    levels: int = 4  # layers of the crossmodal and homogeneous encoders
+    memory_levels: int = 3  # layers of the encoders after them, if more than `levels`
+    causal: bool = True
+    text_dropout: float = 0.5
+    embedding_dropout: float = 0.2
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    output_dropout: float = 0.5
+    homo_gd_size: int = 64
+    hetero_gd_size: int = 32
+    gd_alpha: float = 1 / 8
+    homo_prior: tuple[float, ...] = (0, 0, 1, 0, 1, 0)  # logits, in EDGE_ORDER
+    hetero_prior: tuple[float, ...] = (0, 0, 1, 0, 1, 1)
+    prior_temperature: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in MODALITIES:
+            one = self.input(name)
+            if min(one.dim, one.kernel, one.stride) < 1 or one.steps < one.kernel:
+                raise ValueError(
+                    f"{name}: dim, kernel and stride must be positive and kernel <= steps, not {one}"
+                )
+        if self.outputs < 1 or self.levels < 1 or self.width % self.heads:
+            raise ValueError(
+                f"outputs {self.outputs} and levels {self.levels} must be positive, "
+                f"and width {self.width} a multiple of heads {self.heads}"
+            )
+
+    def input(self, modality: str) -> InputConfig:
+        one: InputConfig = getattr(self, modality)
+        return one
+
+
+@dataclass(frozen=True)
+class DMDOutput:
+    """What the losses need. Per-modality tuples and stacked tensors: text, vision, audio."""
+
+    projected: tuple[Tensor, ...]  # X~_m (B, T_m, d)
+    homo: tuple[Tensor, ...]  # X_com (B, T_m, d)
+    hetero: tuple[Tensor, ...]  # X_prt (B, T_m, d)
+    reconstructed: tuple[Tensor, ...]  # D_m([X_com, X_prt]) (B, T_m, d)
+    hetero_again: tuple[Tensor, ...]  # X_prt encoded once more, from the reconstruction (B, T_m, d)
+    homo_summary: Tensor  # (3, B, d), for the margin loss
+    hetero_summary: Tensor  # (3, B, d), in no loss of the authors'
+    homo_logits: Tensor  # (3, B, C)
+    homo_repr: Tensor  # (3, B, d)
+    hetero_logits: Tensor  # (3, B, C)
+    hetero_repr: Tensor  # (3, B, 2d)
+    last_hidden: Tensor  # (3, B, 2d), newest step after crossmodal attention
+    homo_fused_logits: Tensor  # (B, C), from the three homogeneous parts
+    logits: Tensor  # (B, C), the answer
+    step_masks: tuple[Tensor, ...] | None = field(default=None)  # (B, T_m) bool, projected steps
+    present: Tensor | None = field(default=None)  # (3, B) bool, senses with at least one real step
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What inference publishes. Edges are (B, 6) in ``EDGE_ORDER``."""
+
+    logits: Tensor  # (B, C)
+    text_logits: Tensor  # (B, C), the heterogeneous heads
+    audio_logits: Tensor  # (B, C)
+    vision_logits: Tensor  # (B, C)
+    homo_edges: Tensor  # (B, 6)
+    hetero_edges: Tensor  # (B, 6)
+
+
+class ResidualHead(nn.Module):
+    """Two linear layers around a ReLU, added to their input, then a linear output."""
+
+    def __init__(self, width: int, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.proj1, self.proj2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.out = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, w) -> logits (B, C), the hidden layer after its ReLU (B, h), what logits read (B, w)."""
+        hidden = F.relu(self.proj1(x))
+        features = x + self.proj2(F.dropout(hidden, self.dropout, self.training))
+        return self.out(features), hidden, features
+
+
+class Decoupled(nn.Module):
+    """One modality up to its two parts: normalise, mask, project, and encode (section 3.1, eq. 1)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, config: InputConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.zeros(config.dim))
+        self.register_buffer("scale", torch.ones(config.dim))
+        # Features that already have the common width and need no mixing over time go in as they are.
+        self.identity = config.dim == width and config.kernel == 1 and config.stride == 1
+        self.project = nn.Conv1d(config.dim, width, config.kernel, config.stride, bias=False)
+        self.encode_hetero = nn.Conv1d(width, width, 1, bias=False)
+        self.decode = nn.Conv1d(2 * width, width, 1, bias=False)
+        self.absent = nn.Parameter(torch.randn(width) * 0.02)  # the one step of a sense that is missing
+
+    def forward(self, x: Tensor, mask: Tensor | None, dropout: float) -> tuple[Tensor, Tensor | None]:
+        """x (B, T, dim) raw, mask (B, T) or None -> X~_m (B, d, T'), its steps' mask (B, T') bool or None.
+
+        A projected step is real when its newest input step is. A window without any real step becomes
+        one learned step, the newest; so does one whose real steps all fall before the first stride.
+        """
+        c = self.config
+        if x.shape[1:] != (c.steps, c.dim):
+            raise ValueError(f"expected (batch, {c.steps}, {c.dim}), got {tuple(x.shape)}")
+        x = (x - self.mean) * self.scale  # (B, T, dim)
+        real = None if mask is None else mask > 0.5  # (B, T)
+        if real is not None:
+            x = torch.where(real[..., None], x, torch.zeros((), dtype=x.dtype, device=x.device))
+        x = F.dropout(x, dropout, self.training).transpose(1, 2)  # (B, dim, T)
+        projected = x if self.identity else self.project(x[..., c.skipped_steps :])  # (B, d, T')
+        if real is None:
+            return projected, None
+        steps = real[:, c.skipped_steps + c.kernel - 1 :: c.stride]  # (B, T')
+        newest = torch.arange(c.projected_steps, device=x.device) == c.projected_steps - 1  # (T',)
+        missing = ~steps.any(dim=1, keepdim=True) & newest  # (B, T')
+        projected = torch.where(steps[:, None], projected, missing[:, None] * self.absent[:, None])
+        return projected, steps | missing
+
+
+class DMD(nn.Module):
+    """The network and its two GD-Units. Raises ValueError where inputs do not fit the configuration."""
+
+    def __init__(self, config: DMDConfig) -> None:
+        super().__init__()
+        self.config = config
+        d, out, drop = config.width, config.outputs, config.output_dropout
+        steps = {m: config.input(m).projected_steps for m in MODALITIES}
+
+        def encoder(attended: str, width: int, layers: int, max_steps: int, last: bool) -> TransformerEncoder:
+            dropouts = Dropouts(
+                config.input(attended).attention_dropout,
+                config.relu_dropout,
+                config.residual_dropout,
+                config.embedding_dropout,
+            )
+            return TransformerEncoder(
+                width, config.heads, layers, max_steps, dropouts, causal=config.causal, last_only=last
+            )
+
+        self.decoupled = nn.ModuleDict({m: Decoupled(config.input(m), d) for m in MODALITIES})
+        self.encode_homo = nn.Conv1d(d, d, 1, bias=False)  # shared by the three modalities
+        self.homo_summary = nn.ModuleDict({m: nn.Linear(d * steps[m], d) for m in MODALITIES})
+        self.hetero_summary = nn.ModuleDict({m: nn.Linear(d * steps[m], d) for m in MODALITIES})
+        self.homo_encoder = nn.ModuleDict(
+            {m: encoder(m, d, config.levels, steps[m], True) for m in MODALITIES}
+        )
+        self.homo_head = nn.ModuleDict({m: ResidualHead(d * steps[m], d, out, drop) for m in MODALITIES})
+        self.homo_fused_head = ResidualHead(3 * d, 3 * d, out, drop)
+        self.crossmodal = nn.ModuleDict(
+            {
+                f"{m}_from_{n}": encoder(n, d, config.levels, max(steps[m], steps[n]), False)
+                for m in MODALITIES
+                for n in others(m)
+            }
+        )
+        # The authors use the text's attention dropout in all three.
+        memory_levels = max(config.levels, config.memory_levels)
+        self.memory = nn.ModuleDict(
+            {m: encoder("text", 2 * d, memory_levels, steps[m], True) for m in MODALITIES}
+        )
+        self.hetero_head = nn.ModuleDict({m: ResidualHead(2 * d, 2 * d, out, drop) for m in MODALITIES})
+        self.gate = nn.ModuleDict({m: nn.Linear(2 * d, 2 * d) for m in MODALITIES})
+        self.homo_gate = nn.Linear(3 * d, 3 * d)
+        self.fusion_head = ResidualHead(9 * d, 9 * d, out, drop)
+        prior = config.prior_temperature, config.gd_alpha
+        self.homo_gd = GDUnit(out, d, config.homo_gd_size, config.homo_prior, *prior)
+        self.hetero_gd = GDUnit(out, 2 * d, config.hetero_gd_size, config.hetero_prior, *prior)
+
+    def set_normalisation(self, modality: str, mean: Tensor, scale: Tensor) -> None:
+        """Bake ``(x - mean) * scale`` per feature into the network; mean and scale are (dim,)."""
+        part = self.decoupled[modality]
+        part.mean.copy_(mean)
+        part.scale.copy_(scale)
+
+    def forward(
+        self,
+        text: Tensor,
+        audio: Tensor,
+        vision: Tensor,
+        text_mask: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        vision_mask: Tensor | None = None,
+    ) -> DMDOutput:
+        """Everything that training needs.
+
+        text, audio, vision: (B, steps, dim) of the configuration; masks: (B, steps), 1 real and
+        0 padding; None means that every step of that modality is real.
+        """
+        inputs = {"text": text, "vision": vision, "audio": audio}
+        given = {"text": text_mask, "vision": vision_mask, "audio": audio_mask}
+        masked = any(mask is not None for mask in given.values())
+        if masked:
+            given = {m: inputs[m].new_ones(inputs[m].shape[:2]) if v is None else v for m, v in given.items()}
+        projected, homo, hetero, masks = self._decouple(inputs, given)
+        decoded, again = {}, {}
+        for m in MODALITIES:
+            part = self.decoupled[m]
+            decoded[m] = part.decode(torch.cat([hetero[m], homo[m]], dim=1))  # eq. 2 (B, d, T_m)
+            again[m] = part.encode_hetero(decoded[m])  # eq. 3 (B, d, T_m)
+        steps_of = {m: mask for m, mask in masks.items() if mask is not None}
+        homo_logits, homo_repr = self._homo_heads(homo)
+        fused = self._homo_fusion(homo, masks)  # (B, 3d)
+        last = self._reinforce(hetero, masks)  # {m: (B, 2d)}
+        hetero_logits, hetero_repr = self._hetero_heads(last)
+
+        def by_time(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            return tuple(x[m].transpose(1, 2) for m in MODALITIES)  # (B, T_m, d) each
+
+        return DMDOutput(
+            projected=by_time(projected),
+            homo=by_time(homo),
+            hetero=by_time(hetero),
+            reconstructed=by_time(decoded),
+            hetero_again=by_time(again),
+            # The authors flatten channel-first here and time-first in the heads below.
+            homo_summary=torch.stack([self.homo_summary[m](homo[m].flatten(1)) for m in MODALITIES]),
+            hetero_summary=torch.stack(
+                [self.hetero_summary[m](hetero[m].transpose(1, 2).flatten(1)) for m in MODALITIES]
+            ),
+            homo_logits=homo_logits,
+            homo_repr=homo_repr,
+            hetero_logits=hetero_logits,
+            hetero_repr=hetero_repr,
+            last_hidden=torch.stack([last[m] for m in MODALITIES]),
+            homo_fused_logits=self.homo_fused_head(fused)[0],
+            logits=self._fuse(last, fused),
+            step_masks=tuple(steps_of[m] for m in MODALITIES) if masked else None,
+            present=torch.stack([(given[m] > 0.5).any(1) for m in MODALITIES]) if masked else None,  # type: ignore[operator]
+        )
+
+    def infer(
+        self,
+        text: Tensor,
+        audio: Tensor,
+        vision: Tensor,
+        text_mask: Tensor,
+        audio_mask: Tensor,
+        vision_mask: Tensor,
+    ) -> Inference:
+        """What a live window needs, and no more: no decoders, no summaries. Shapes as in ``forward``."""
+        inputs = {"text": text, "vision": vision, "audio": audio}
+        _, homo, hetero, masks = self._decouple(
+            inputs, {"text": text_mask, "vision": vision_mask, "audio": audio_mask}
+        )
+        homo_logits, homo_repr = self._homo_heads(homo)
+        last = self._reinforce(hetero, masks)
+        hetero_logits, hetero_repr = self._hetero_heads(last)
+        alone = dict(zip(MODALITIES, hetero_logits.unbind(0), strict=True))
+        return Inference(
+            logits=self._fuse(last, self._homo_fusion(homo, masks)),
+            text_logits=alone["text"],
+            audio_logits=alone["audio"],
+            vision_logits=alone["vision"],
+            homo_edges=self.homo_gd(homo_logits, homo_repr),
+            hetero_edges=self.hetero_gd(hetero_logits, hetero_repr),
+        )
+
+    def _decouple(
+        self, inputs: dict[str, Tensor], given: dict[str, Tensor | None]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor | None]]:
+        """Eq. 1: projected, homogeneous and heterogeneous parts, (B, d, T_m) each, and step masks."""
+        projected: dict[str, Tensor] = {}
+        masks: dict[str, Tensor | None] = {}
+        for m in MODALITIES:
+            dropout = self.config.text_dropout if m == "text" else 0.0
+            try:
+                projected[m], masks[m] = self.decoupled[m](inputs[m], given[m], dropout)
+            except ValueError as error:
+                raise ValueError(f"{m}: {error}") from None
+        homo = {m: self.encode_homo(projected[m]) for m in MODALITIES}
+        hetero = {m: self.decoupled[m].encode_hetero(projected[m]) for m in MODALITIES}
+        return projected, homo, hetero, masks
+
+    def _homo_heads(self, homo: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Each homogeneous part alone: logits (3, B, C) and representations (3, B, d)."""
+        heads = [self.homo_head[m](homo[m].transpose(1, 2).flatten(1)) for m in MODALITIES]
+        return torch.stack([h[0] for h in heads]), torch.stack([h[1] for h in heads])
+
+    def _homo_fusion(self, homo: dict[str, Tensor], masks: dict[str, Tensor | None]) -> Tensor:
+        """The newest step of each homogeneous part after self-attention, side by side: (B, 3d)."""
+        newest = [self.homo_encoder[m](homo[m].transpose(1, 2), key_mask=masks[m]) for m in MODALITIES]
+        return torch.cat(newest, dim=1)
+
+    def _reinforce(self, hetero: dict[str, Tensor], masks: dict[str, Tensor | None]) -> dict[str, Tensor]:
+        """Section 3.3: every modality attends to the two others; its newest step, (B, 2d) each."""
+        by_time = {m: x.transpose(1, 2) for m, x in hetero.items()}  # (B, T_m, d) each
+        last: dict[str, Tensor] = {}
+        for m in MODALITIES:
+            views = [self.crossmodal[f"{m}_from_{n}"](by_time[m], by_time[n], masks[n]) for n in others(m)]
+            last[m] = self.memory[m](torch.cat(views, dim=2), key_mask=masks[m])
+        return last
+
+    def _hetero_heads(self, last: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Each reinforced part alone: logits (3, B, C) and representations (3, B, 2d)."""
+        heads = [self.hetero_head[m](last[m]) for m in MODALITIES]
+        return torch.stack([h[0] for h in heads]), torch.stack([h[2] for h in heads])
+
+    def _fuse(self, last: dict[str, Tensor], homo_fused: Tensor) -> Tensor:
+        """Section 3.4: the answer, (B, C), from gates; the authors' code reads the gates themselves."""
+        gates = [torch.sigmoid(self.gate[m](last[m])) for m in MODALITIES]  # (B, 2d) each
+        gates.append(torch.sigmoid(self.homo_gate(homo_fused)))  # (B, 3d)
+        logits: Tensor = self.fusion_head(torch.cat(gates, dim=1))[0]
+        return logits
+
+
+def others(modality: str) -> tuple[str, str]:
+    """The two other modalities, in the order in which the authors put their views side by side."""
+    order = {"text": ("audio", "vision"), "vision": ("text", "audio"), "audio": ("text", "vision")}
+    return order[modality]

@@ -1,0 +1,165 @@
+"""Text encoder: all-MiniLM-L6-v2 as a small PyTorch module, and its way to an int8 ONNX graph.
+
+``python -m models.text_encoder --source FILE_OR_FOLDER --out DIR`` writes ``text_encoder.onnx`` and
+``tokenizer.json``. The source is the model's folder (``model.safetensors``, ``config.json``,
+``tokenizer.json``) or a wheel that carries one. BERT after Devlin et al. 2019; the weights are those of
+Wang et al. 2020 (MiniLM), fine-tuned by the Sentence-Transformers project, Apache-2.0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+class TextEncoder(nn.Module):
+    """BERT without pooler: word pieces (B, S) -> embeddings (B, S, width)."""
+
+    def __init__(self, vocabulary: int, positions: int, width: int, hidden: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(positions, width)
+        self.segment = nn.Embedding(2, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.layers = nn.ModuleList(_Layer(width, hidden, heads) for _ in range(layers))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """input_ids, attention_mask: (B, S) int64, 1 for a real piece -> (B, S, width) float32."""
+        steps = torch.arange(input_ids.shape[1], device=input_ids.device)
+        x = self.words(input_ids) + self.positions(steps) + self.segment.weight[0]
+        x = self.norm(x)
+        bias = (1.0 - attention_mask[:, None, None].to(x.dtype)) * -1e4  # (B, 1, 1, S)
+        for layer in self.layers:
+            x = layer(x, bias)
+        return x
+
+
+class _Layer(nn.Module):
+    """Post-norm attention and perceptron."""
+
+    def __init__(self, width: int, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-12), nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (
+            part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
+        )  # (B, H, S, d)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+        x = self.norm1(x + self.out(attended))
+        return self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+
+
+# Our names for Hugging Face's BertModel.
+_NAMES = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "segment": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "out": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+    "norm2": "output.LayerNorm",
+}
+
+
+def load(folder: Path) -> TextEncoder:
+    """Load the encoder from a folder in Hugging Face's layout; raises KeyError for another architecture."""
+    config = json.loads((folder / "config.json").read_text())
+    state = load_file(folder / "model.safetensors")
+    encoder = TextEncoder(
+        config["vocab_size"],
+        config["max_position_embeddings"],
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["num_hidden_layers"],
+        config["num_attention_heads"],
+    )
+    encoder.load_state_dict({name: state[_theirs(name)] for name in encoder.state_dict()})
+    return encoder.eval()
+
+
+def _theirs(name: str) -> str:
+    *layer, part, kind = name.split(".")
+    prefix = f"encoder.layer.{layer[1]}." if layer else ""
+    return f"{prefix}{_NAMES[part]}.{kind}"
+
+
+def export(encoder: TextEncoder, path: Path) -> None:
+    """Write the encoder as ONNX with int8 weights: inputs and output as in ``TextEncoder.forward``."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Two tensors: the exporter takes one that is passed twice for a single input.
+    pieces, mask = torch.zeros(2, 7, dtype=torch.long), torch.ones(2, 7, dtype=torch.long)
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("pieces", max=512)}
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = Path(scratch) / "fp32.onnx"
+        program = torch.onnx.export(
+            encoder,
+            (pieces, mask),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["embeddings"],
+            dynamic_shapes=(shape, shape),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(whole))
+        quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QInt8)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.text_encoder", description="Write the int8 text encoder of a bundle."
+    )
+    parser.add_argument("--source", type=Path, required=True, help="folder of the model, or a wheel with it")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            folder = _unpack(options.source, Path(scratch))
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            print(f"error: {options.source} holds no text encoder ({error})", file=sys.stderr)
+            return 2
+        export(load(folder), options.out / "text_encoder.onnx")
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        tokenizer["padding"] = tokenizer["truncation"] = None  # the runtime cuts windows itself
+        (options.out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    return 0
+
+
+def _unpack(source: Path, scratch: Path) -> Path:
+    if source.is_dir():
+        return source
+    with zipfile.ZipFile(source) as wheel:
+        for name in FILES:
+            (member,) = [m for m in wheel.namelist() if m.endswith(f"model/{name}")]
+            with wheel.open(member) as packed, (scratch / name).open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+    return scratch
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`python -m runtime.subscribe`: the emotion stream in a terminal, or as JSON lines for a pipe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from runtime.stream import DEFAULT_ENDPOINT, EndpointError, Message, subscribe
+from runtime.view import StreamView, line
+
+EPILOG = """\
+examples:
+  python -m runtime.subscribe                                  a live view of the session that runs
+  python -m runtime.subscribe --json | jq .emotions.top        the stream in a pipe
+  python -m runtime.subscribe --json --count 20 > some.jsonl   the next twenty messages
+  python -m runtime.subscribe --session lab-3                  one session of several
+
+exit status: 0 it ended or you pressed Ctrl-C; 2 the endpoint is malformed; 3 nothing was heard in time.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.subscribe",
+        description="Subscribe to the emotion stream.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--endpoint", default=DEFAULT_ENDPOINT, help="default: %(default)s")
+    parser.add_argument("--session", help="only this session (default: all)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--count", type=int, metavar="N", help="end after N messages")
+    parser.add_argument("--timeout", type=float, metavar="S", help="end after S seconds of silence")
+    options = parser.parse_args(arguments)
+
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    heard = 0
+    messages = subscribe(
+        options.endpoint, session=options.session, timeout_s=options.timeout, stopping=lambda: stopping
+    )
+    try:
+        with _Out(as_json=options.json) as out:
+            for message in messages:
+                out.show(message)
+                heard += 1
+                if heard == options.count:
+                    break
+    except EndpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of the pipe has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if not heard and not stopping:
+        print(
+            f"error: nothing was heard on {options.endpoint} for {options.timeout:g} s: "
+            f"is python -m runtime.live running, with the same --endpoint?",
+            file=sys.stderr,
+        )
+        return 3
+    return 0
+
+
+class _Out:
+    """Shows messages as the place they go to wants them: JSON, a live view, or lines."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._json = as_json
+        self._console = Console()
+        self._view = StreamView()
+        self._live = None
+        if not as_json and self._console.is_terminal:
+            self._live = Live(self._view, console=self._console, refresh_per_second=10)
+
+    def show(self, message: Message) -> None:
+        self._view.update(message)
+        if self._json:
+            print(msgspec.json.encode(message).decode(), flush=True)
+        elif self._live is None and (text := line(message)):
+            print(text, flush=True)
+
+    def __enter__(self) -> _Out:
+        if self._live is not None:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

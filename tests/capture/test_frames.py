@@ -1,0 +1,69 @@
+"""Frames: the rate cap goes by time stamps alone; the slot keeps the newest and counts the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capture.frames import Frame, Newest, RateCap
+from capture.link import SourceError
+
+
+@given(
+    st.lists(st.integers(-6_000_000, 6_000_000), min_size=300, max_size=300),
+    st.sampled_from([15, 24, 25, 30]),
+)
+def test_a_jittering_camera_at_or_below_the_nominal_rate_loses_nothing(
+    jitter_ns: list[int], rate: int
+) -> None:
+    cap = RateCap(30)
+    assert all(cap.passes(i * 10**9 // rate + jitter) for i, jitter in enumerate(jitter_ns))
+
+
+@given(st.lists(st.integers(1, 60_000_000), min_size=2, max_size=400))
+def test_no_time_stamps_pass_faster_than_the_rate(steps_ns: list[int]) -> None:
+    times_ns = np.cumsum(steps_ns).tolist()
+    cap, again = RateCap(30), RateCap(30)
+    passed = [t for t in times_ns if cap.passes(t)]
+    assert passed == [t for t in times_ns if again.passes(t)]
+    for i, first in enumerate(passed):
+        within = sum(first <= t < first + 10**9 for t in passed[i:])
+        assert within <= 32
+
+
+@pytest.mark.parametrize(("fps", "expected"), [(60, 30), (50, 30), (120, 30), (30, 30), (25, 25), (10, 10)])
+def test_the_cap_brings_any_rate_down_to_30(fps: int, expected: int) -> None:
+    cap = RateCap(30)
+    assert sum(cap.passes(i * 10**9 // fps) for i in range(10 * fps)) == pytest.approx(10 * expected, abs=1)
+
+
+def frame(t_ns: int) -> Frame:
+    return Frame(t_ns, t_ns, lambda: np.zeros((1, 1, 3), np.uint8))
+
+
+def test_the_slot_keeps_the_newest_frame_and_counts_the_others() -> None:
+    slot = Newest()
+    slot.fill(iter([frame(1), frame(2), frame(3)])).join()
+    assert not slot.finished
+    newest = slot.take(1)
+    assert newest is not None
+    assert newest.t_ns == 3
+    assert slot.overwritten == 2
+    assert slot.finished
+    assert slot.take(0) is None
+
+
+def test_what_the_grabbing_thread_raises_reaches_the_one_who_takes() -> None:
+    def frames() -> Iterator[Frame]:
+        yield frame(1)
+        raise SourceError("no_device", "gone")
+
+    slot = Newest()
+    slot.fill(frames()).join()
+    assert slot.take(1) is not None
+    with pytest.raises(SourceError, match="gone"):
+        slot.take(1)

@@ -1,0 +1,539 @@
+"""Words: agreement without a model, utterances on virtual sound, and the real process with a real Whisper."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import ctranslate2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capture.agreement import HypothesisBuffer, normalised
+from capture.bus import Receiver, Sender, ipc, private_folder
+from capture.clock import HostClock
+from capture.link import Go
+from capture.messages import Message, Pcm, Stamp, Status, Word, Words
+from capture.recogniser import PRE_ROLL_NS, RATE_HZ, VAD_SAMPLES, Recogniser
+
+ROOT = Path(__file__).resolve().parents[2]
+MS = 1_000_000
+S = 1_000_000_000
+
+
+def said(text: str, start_ms: int = 0, each_ms: int = 300) -> list[Word]:
+    """Words one after the other, each 300 ms long unless told otherwise."""
+    return [
+        Word(word, (start_ms + i * each_ms) * MS, (start_ms + (i + 1) * each_ms) * MS)
+        for i, word in enumerate(text.split())
+    ]
+
+
+def texts(words: Sequence[Word]) -> str:
+    return " ".join(word.text for word in words)
+
+
+# --- LocalAgreement-2, scripted
+
+
+def test_words_are_committed_when_two_hypotheses_agree_and_not_before() -> None:
+    buffer = HypothesisBuffer()
+    assert buffer.insert(said("and so my fellow")) == []
+    assert texts(buffer.insert(said("and so my yellow americans"))) == "and so my"
+    assert texts(buffer.pending) == "yellow americans"
+    assert texts(buffer.insert(said("and so my fellow americans ask"))) == ""
+    assert texts(buffer.insert(said("and so my fellow americans ask not"))) == "fellow americans ask"
+    assert texts(buffer.flush()) == "not"
+    assert buffer.flush() == []
+
+
+def test_case_and_punctuation_do_not_stop_agreement_and_the_newer_spelling_is_kept() -> None:
+    buffer = HypothesisBuffer()
+    buffer.insert(said("Ask not what"))
+    assert texts(buffer.insert(said("ask not. What"))) == "ask not. What"
+
+
+def test_a_committed_word_that_is_placed_a_little_later_is_not_said_twice() -> None:
+    buffer = HypothesisBuffer()
+    buffer.insert(said("what a day"))
+    buffer.insert(said("what a day"))
+    for _ in range(2):
+        assert buffer.insert(said("what a day", start_ms=90)) == []
+    assert texts(buffer.flush()) == ""
+
+
+def test_a_word_that_is_really_said_twice_is_committed_twice() -> None:
+    buffer = HypothesisBuffer()
+    assert texts(buffer.insert(said("no")) + buffer.insert(said("no"))) == "no"
+    assert texts(buffer.insert(said("no no")) + buffer.insert(said("no no"))) == "no"
+
+
+def test_words_in_time_that_was_promised_away_are_left_out() -> None:
+    buffer = HypothesisBuffer()
+    buffer.promise(1 * S)
+    buffer.insert(said("ghost late", start_ms=500))
+    (word,) = buffer.insert(said("ghost late", start_ms=500))
+    assert (word.text, word.start_ns, word.end_ns) == ("late", 1 * S, 1100 * MS)
+
+
+TEXTS = st.sampled_from(["no", "No.", "yes", "a", "-", "you"])
+WORDS = st.lists(st.tuples(TEXTS, st.integers(0, 4000), st.integers(0, 900)), max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(WORDS, st.booleans(), st.integers(0, 4000)), max_size=8))
+def test_whatever_is_heard_commits_never_change_nor_go_back_and_keep_every_promise(
+    script: list[tuple[list[tuple[str, int, int]], bool, int]],
+) -> None:
+    buffer = HypothesisBuffer()
+    before: tuple[Word, ...] = ()
+    end_ns = 0
+    for heard, flushed, promise_ms in script:
+        hypothesis = [Word(t, a * MS, (a + d) * MS) for t, a, d in sorted(heard, key=lambda w: w[1])]
+        promised_ns = buffer.frontier_ns
+        new = buffer.insert(hypothesis)
+        waited = iter([normalised(word.text) for word in before])
+        assert all(normalised(word.text) in waited for word in new), "committed without agreement"
+        if flushed:
+            new += buffer.flush()
+        assert all(word.end_ns >= promised_ns and word.start_ns >= promised_ns for word in new)
+        for word in new:
+            assert end_ns <= word.start_ns <= word.end_ns
+            end_ns = word.end_ns
+        assert buffer.frontier_ns >= end_ns
+        if not flushed:
+            buffer.promise(promise_ms * MS)
+        before = buffer.pending
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), unique=True), st.lists(st.sampled_from("abcdefgh"), unique=True))
+def test_exactly_the_common_prefix_is_committed(first: list[str], second: list[str]) -> None:
+    buffer = HypothesisBuffer()
+    buffer.insert(said(" ".join(first)))
+    committed = buffer.insert(said(" ".join(second)))
+    common = [a for i, a in enumerate(first) if first[: i + 1] == second[: i + 1]]
+    assert [word.text for word in committed] == common
+
+
+# --- utterances, on sound whose loud parts are speech; each loud 250 ms is a word named by its time
+
+
+class Room:
+    """A scripted world: what is loud is speech, and Whisper hears a word for every loud 250 ms."""
+
+    def __init__(self, start_ns: int = 0) -> None:
+        self.heard: list[float] = []  # seconds of sound of every transcription
+        self.words: list[Word] = []
+        self.untils: list[int] = []
+        self.recogniser = Recogniser(self.transcribe, self.speech, start_ns)
+
+    def speech(self, chunk: bytes) -> float:
+        return float(np.abs(np.frombuffer(chunk, "<i2")).max() > 1000)
+
+    def transcribe(self, samples: npt.NDArray[np.float32]) -> list[Word]:
+        self.heard.append(len(samples) / RATE_HZ)
+        borders = [0, *(np.flatnonzero(np.diff(samples)) + 1), len(samples)]
+        return [
+            Word(f"w{round(float(samples[a]) * 32768)}", a * S // RATE_HZ, b * S // RATE_HZ)
+            for a, b in pairwise(borders)
+            if b - a > RATE_HZ // 16 and samples[a] > 0.04
+        ]
+
+    def play(self, t_s: float, samples: npt.NDArray[np.int16]) -> None:
+        """Feed in messages of 160 ms and work whenever something is due, as the process does."""
+        for at in range(0, len(samples), 2560):
+            t_ns = round(t_s * S) + at * S // RATE_HZ
+            if not self.recogniser.expects(t_ns):
+                self.take(self.recogniser.end_utterance())
+            self.take(self.recogniser.feed(t_ns, samples[at : at + 2560]))
+            if self.recogniser.silent:
+                self.take(self.recogniser.fall_silent())
+            elif self.recogniser.due:
+                self.take(self.recogniser.step())
+
+    def take(self, words: list[Word]) -> None:
+        for word in words:
+            assert word.end_ns >= (self.untils[-1] if self.untils else 0), "a promise was broken"
+        self.words += words
+        self.untils.append(self.recogniser.until_ns)
+
+
+def sound(*parts: tuple[float, bool], first: int = 2000) -> npt.NDArray[np.int16]:
+    """(seconds, loud) after each other; loud sound is one level per 250 ms, so that words differ."""
+    out: list[npt.NDArray[np.int16]] = []
+    level = first
+    for seconds, loud in parts:
+        for _ in range(round(seconds * 4)):
+            out.append(np.full(RATE_HZ // 4, level if loud else 0, np.int16))
+            level += 10 if loud else 0
+    return np.concatenate(out)
+
+
+def check_order(words: Sequence[Word]) -> None:
+    assert all(a.end_ns <= b.start_ns + 1 for a, b in pairwise(words))
+
+
+def test_silence_is_never_transcribed_and_listening_goes_on() -> None:
+    room = Room()
+    room.play(0.0, sound((20.0, False)))
+    assert room.heard == [] and room.words == []
+    assert room.recogniser.until_ns >= 20 * S - PRE_ROLL_NS - VAD_SAMPLES * S // RATE_HZ
+
+
+def test_every_word_comes_once_with_its_time_and_silence_ends_the_utterance() -> None:
+    room = Room()
+    room.play(0.0, sound((1.0, False), (4.0, True), (3.0, False)))
+    assert [word.text for word in room.words] == [f"w{2000 + 10 * i}" for i in range(16)]
+    for i, word in enumerate(room.words):
+        assert abs(word.start_ns - (1 * S + i * 250 * MS)) <= 1 * MS, word
+    check_order(room.words)
+    assert room.recogniser.until_ns > 7 * S
+
+
+def test_a_word_is_committed_within_two_steps_of_new_sound() -> None:
+    room = Room()
+    seen: dict[str, float] = {}
+    loud = sound((10.0, True))
+    for at in range(0, len(loud), 2560):
+        room.play(at / RATE_HZ, loud[at : at + 2560])
+        for word in room.words:
+            seen.setdefault(word.text, (at + 2560) / RATE_HZ - word.end_ns / S)
+    assert len(seen) >= 30 and max(seen.values()) <= 2 * 1.12 + 0.25, max(seen.values())
+
+
+def test_sound_is_bounded_however_long_somebody_speaks() -> None:
+    room = Room()
+    room.play(0.0, sound((70.0, True)))
+    assert max(room.heard) <= 17.0 and len(room.words) > 250
+    check_order(room.words)
+
+
+def test_speech_that_whisper_cannot_read_is_bounded_too() -> None:
+    room = Room()
+    lengths: list[int] = []
+
+    def deaf(samples: npt.NDArray[np.float32]) -> list[Word]:
+        lengths.append(len(samples))
+        return []
+
+    room.recogniser = Recogniser(deaf, room.speech)
+    room.play(0.0, sound((70.0, True)))
+    assert max(lengths) <= 30 * RATE_HZ and room.recogniser.until_ns > 38 * S
+
+
+def test_a_hole_ends_the_utterance_and_time_is_not_compressed() -> None:
+    room = Room()
+    room.play(0.0, sound((2.5, True)))
+    room.play(12.5, sound((2.5, True), first=5000))
+    room.take(room.recogniser.end_utterance())
+    before = [word for word in room.words if word.text < "w5000"]
+    after = [word for word in room.words if word.text >= "w5000"]
+    assert len(before) == 10 and len(after) == 10
+    assert before[-1].end_ns <= 2500 * MS and after[0].start_ns >= 12_500 * MS
+    check_order(room.words)
+
+
+def test_what_is_skipped_is_counted() -> None:
+    room = Room()
+    room.recogniser.feed(0, sound((25.0, True)))
+    assert room.recogniser.backlog_ns == 25 * S
+    room.recogniser.skip_to(20 * S)
+    assert room.recogniser.skipped == 20 * RATE_HZ
+    assert room.recogniser.until_ns >= 20 * S
+    room.take(room.recogniser.end_utterance())
+    assert len(room.words) == 20 and room.words[0].start_ns >= 20 * S
+
+
+# --- the real process
+
+
+class Process:
+    """The session's side of ``python -m capture.transcript``."""
+
+    def __init__(self) -> None:
+        self.folder = private_folder()
+        self.receiver = Receiver(ipc(self.folder, "text"), session="s", stream="text")
+        self.pcm = ipc(self.folder, "pcm")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.messages: list[Message] = []
+
+    def start(self, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "capture.transcript", "--session", "s",
+             "--endpoint", ipc(self.folder, "text"), *options],
+            stdin=subprocess.PIPE, cwd=ROOT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder)},
+        )  # fmt: skip
+
+    def go(self, *, paced: bool = False, start_ns: int = 0) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        go = Go(HostClock("media", time.monotonic_ns() - start_ns, paced), start_ns)
+        self.process.stdin.write(msgspec.json.encode(go) + b"\n")
+        self.process.stdin.flush()
+
+    def until(self, *states: str, within_s: float = 30.0) -> Status:
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            message = self.receiver.receive()
+            if message is None:
+                if not self.receiver.socket.poll(20) and self.process and self.process.poll() is not None:
+                    break
+                continue
+            self.messages.append(message)
+            if isinstance(message, Status) and message.state in states:
+                return message
+        heard = [m.state if isinstance(m, Status) else m.stamp.seq for m in self.messages]
+        raise AssertionError(f"no {states} within {within_s} s among {heard}")
+
+    def wait(self) -> int:
+        assert self.process is not None
+        return self.process.wait(10)
+
+    @property
+    def said(self) -> list[Words]:
+        return [message for message in self.messages if isinstance(message, Words)]
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for message in self.said for word in message.words]
+
+    def close(self) -> None:
+        if self.process is not None:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.communicate()
+        self.receiver.close()
+
+
+@pytest.fixture
+def transcript() -> Iterator[Process]:
+    process = Process()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def subtitles(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.vtt"
+    path.write_text(
+        "WEBVTT\n\n00:00.200 --> 00:00.800\nask<00:00.500> not\n\n00:01.000 --> 00:03.000\nwhat\n"
+    )
+    return path
+
+
+def check_steps(said: Sequence[Words], start_ns: int, end_ns: int) -> None:
+    """``until_ns`` starts, steps by at most 250 ms, ends, and every word came with its message."""
+    untils = [start_ns, *(message.until_ns for message in said)]
+    assert all(0 <= b - a <= 250 * MS for a, b in pairwise(untils)), untils
+    assert untils[-1] == end_ns
+    for message, before in zip(said, untils, strict=False):
+        assert all(before <= word.end_ns <= message.until_ns for word in message.words)
+
+
+def test_subtitles_unpaced_come_at_once_and_silence_is_said_to_the_end_of_the_media(
+    transcript: Process, subtitles: Path
+) -> None:
+    transcript.start("--asr", f"subtitles:{subtitles}", "--until-ns", str(2 * S))
+    assert transcript.until("ready").detail == "3 words in clip.vtt"
+    transcript.go()
+    began = time.monotonic()
+    transcript.until("ended")
+    assert time.monotonic() - began < 1.0 and transcript.wait() == 0
+    check_steps(transcript.said, 0, 2 * S)
+    assert [(w.text, w.start_ns // MS, w.end_ns // MS) for w in transcript.words] == [
+        ("ask", 200, 500), ("not", 500, 800), ("what", 1000, 2000),
+    ]  # fmt: skip
+
+
+def test_subtitles_paced_are_said_when_the_clock_passes_them_and_seek(
+    transcript: Process, subtitles: Path
+) -> None:
+    transcript.start("--asr", f"subtitles:{subtitles}", "--until-ns", str(1200 * MS))
+    transcript.until("ready")
+    transcript.go(paced=True, start_ns=600 * MS)
+    transcript.until("ended")
+    check_steps(transcript.said, 600 * MS, 1200 * MS)
+    assert texts(transcript.words) == "not what"
+    for message in transcript.said:
+        assert 0 <= message.stamp.t_publish_ns - message.until_ns < 150 * MS
+
+
+def test_a_malformed_subtitle_file_is_absent_with_one_line(transcript: Process, tmp_path: Path) -> None:
+    path = tmp_path / "bad.srt"
+    path.write_text("1\n00:00:01,000 -> 00:00:02,000\nno\n")
+    transcript.start("--asr", f"subtitles:{path}")
+    status = transcript.until("absent")
+    assert status.reason == "unreadable" and f"{path}, line 2: expected" in status.detail
+    assert transcript.wait() == 3
+
+
+@pytest.mark.parametrize("model", ["gigantic", "tiny", "{folder}"])
+def test_a_whisper_that_is_not_there_is_asset_missing(transcript: Process, model: str) -> None:
+    model = model.format(folder=transcript.folder)
+    transcript.start("--asr", f"whisper:{model}", "--pcm", transcript.pcm)
+    status = transcript.until("absent")
+    assert status.reason == "asset_missing" and model in status.detail and "\n" not in status.detail
+    assert transcript.wait() == 3
+
+
+@pytest.fixture(scope="module")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real CTranslate2 Whisper with one layer and random weights; it hears words of its own."""
+    folder = tmp_path_factory.mktemp("whisper")
+    vocabulary = ["�", *(f" word{i}" for i in range(40)), "<|endoftext|>", "<|startoftranscript|>"]
+    vocabulary += [f"<|{name}|>" for name in ("en", "translate", "transcribe", "startoflm", "startofprev")]
+    vocabulary += ["<|nospeech|>", "<|notimestamps|>", *(f"<|{i * 0.02:.2f}|>" for i in range(1501))]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="�")
+    )
+    tokenizer.decoder = tokenizers.decoders.Fuse()
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    width, mels, rng = 32, 80, np.random.default_rng(0)
+    spec = ctranslate2.specs.WhisperSpec(1, 2, 1, 2)
+
+    def weights(*shape: int, scale: float = 0.3) -> npt.NDArray[np.float32]:
+        return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+    def linear(part: object, outputs: int, inputs: int) -> None:
+        part.weight, part.bias = weights(outputs, inputs), weights(outputs)  # type: ignore[attr-defined]
+
+    def norm(part: object) -> None:
+        part.gamma, part.beta = np.ones(width, np.float32), np.zeros(width, np.float32)  # type: ignore[attr-defined]
+
+    def layer(part: object, cross: bool) -> None:
+        attentions = [(part.self_attention, (3 * width, width))]  # type: ignore[attr-defined]
+        if cross:
+            attentions.append((part.attention, (width, 2 * width, width)))  # type: ignore[attr-defined]
+        for attention, sizes in attentions:
+            norm(attention.layer_norm)
+            for one, outputs in zip(attention.linear, sizes, strict=True):
+                linear(one, outputs, width)
+        norm(part.ffn.layer_norm)  # type: ignore[attr-defined]
+        linear(part.ffn.linear_0, 2 * width, width)  # type: ignore[attr-defined]
+        linear(part.ffn.linear_1, width, 2 * width)  # type: ignore[attr-defined]
+
+    spec.encoder.conv1.weight, spec.encoder.conv1.bias = weights(width, mels, 3), weights(width)
+    spec.encoder.conv2.weight, spec.encoder.conv2.bias = weights(width, width, 3), weights(width)
+    spec.encoder.position_encodings.encodings = weights(1500, width)
+    norm(spec.encoder.layer_norm)
+    layer(spec.encoder.layer[0], cross=False)
+    spec.decoder.embeddings.weight = weights(len(vocabulary), width)
+    spec.decoder.position_encodings.encodings = weights(448, width)
+    norm(spec.decoder.layer_norm)
+    layer(spec.decoder.layer[0], cross=True)
+    linear(spec.decoder.projection, len(vocabulary), width)
+    bias = np.full(len(vocabulary), -20, np.float32)  # or 1501 time stamps outweigh 40 words
+    bias[1:41], bias[41], bias[-1501:] = 8.0, 6.0, -4.0
+    spec.decoder.projection.bias = bias
+    spec.register_vocabulary(vocabulary)
+    spec.config.suppress_ids = []
+    spec.config.suppress_ids_begin = []
+    spec.config.lang_ids = []
+    spec.config.alignment_heads = [[0, 0], [0, 1]]
+    spec.validate()
+    spec.optimize()
+    spec.save(str(folder))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": mels}))
+    return folder
+
+
+def speech(path: Path) -> npt.NDArray[np.int16]:
+    av = pytest.importorskip("av")
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("s16", "mono", RATE_HZ)
+        frames = [f for frame in container.decode(audio=0) for f in resampler.resample(frame)]
+        frames += resampler.resample(None)
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def send(endpoint: str, parts: Sequence[tuple[int, npt.NDArray[np.int16]]], rate_hz: int = RATE_HZ) -> None:
+    """What the microphone process does: 160 ms a message, numbered, an empty one at the end."""
+    seq = 0
+    with Sender(endpoint, lossless=True) as sender:
+        for t_ns, samples in [*parts, (0, np.empty(0, np.int16))]:
+            for at in range(0, max(1, len(samples)), 2560):
+                at_ns = t_ns + at * S // RATE_HZ
+                sender.send(Pcm(Stamp("s", "audio", seq, at_ns, at_ns), rate_hz, samples[at : at + 2560]))
+                seq += 1
+
+
+def test_a_real_whisper_hears_real_speech_and_says_well_formed_words(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    samples = speech(media / "jfk.flac")
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm, "--language", "en")
+    assert "int8" in transcript.until("ready").detail or ctranslate2.get_cuda_device_count()
+    transcript.go()
+    end_ns = 20 * S + len(samples) * S // RATE_HZ
+    send(transcript.pcm, [(0, samples), (20 * S, samples)])  # with a hole of nine seconds between
+    ended = transcript.until("ended", within_s=60)
+    assert transcript.wait() == 0
+    assert ended.dropped == 0 and ended.produced == len(transcript.words) > 10
+    untils = [message.until_ns for message in transcript.said]
+    assert untils == sorted(untils) and untils[-1] == pytest.approx(end_ns, abs=S // RATE_HZ * 2)
+    check_order(transcript.words)
+    for message, promised_ns in zip(transcript.said, [0, *untils], strict=False):
+        assert all(promised_ns <= word.end_ns <= message.until_ns for word in message.words)
+    for word in transcript.words:
+        assert word.committed and word.text.startswith("word") and 0.0 <= word.probability <= 1.0
+        assert not 12 * S < word.start_ns < 20 * S, "a word in the hole"
+    assert {word.start_ns >= 20 * S for word in transcript.words} == {True, False}
+
+
+def test_a_silent_room_ends_without_a_word(transcript: Process, tiny_whisper: Path) -> None:
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm)
+    transcript.until("ready")
+    transcript.go()
+    send(transcript.pcm, [(0, np.zeros(5 * RATE_HZ, np.int16))])
+    transcript.until("ended")
+    assert transcript.words == [] and transcript.said[-1].until_ns == 5 * S
+    assert len(transcript.said) >= 10
+
+
+def test_sound_that_whisper_cannot_keep_up_with_is_counted_and_said(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    samples = speech(media / "jfk.flac")
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm)
+    transcript.until("ready")
+    send(transcript.pcm, [(0, np.tile(samples, 3))])  # half a minute, there before the session goes
+    transcript.go(paced=True)
+    status = transcript.until("degraded")
+    assert status.reason == "lagging" and 5 * RATE_HZ < status.dropped < 33 * RATE_HZ
+    ended = transcript.until("ended")
+    assert ended.dropped == status.dropped
+    assert transcript.words and transcript.said[-1].until_ns == pytest.approx(33 * S, abs=S // 100)
+    assert all(word.end_ns * RATE_HZ // S >= status.dropped for word in transcript.words)
+
+
+def test_a_session_that_ends_is_not_kept_waiting(transcript: Process, tiny_whisper: Path) -> None:
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm)
+    transcript.until("ready")
+    transcript.go(paced=True)
+    transcript.until("running")
+    assert transcript.process is not None and transcript.process.stdin is not None
+    transcript.process.stdin.close()
+    transcript.process.stdin = None
+    transcript.until("ended", within_s=2)
+    assert transcript.wait() == 0
+
+
+def test_sound_of_another_rate_is_refused(transcript: Process, tiny_whisper: Path) -> None:
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm)
+    transcript.until("ready")
+    transcript.go()
+    send(transcript.pcm, [(0, np.zeros(8000, np.int16))], rate_hz=8000)
+    status = transcript.until("absent")
+    assert status.reason == "unsupported" and "8000 Hz" in status.detail

@@ -1,0 +1,265 @@
+"""What the network does beyond the authors': masks, missing senses, classes, strides; the GD-Unit; losses."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.checkpoint import BadCheckpoint, load, save
+from models.dmd import DMD, EDGE_ORDER, DMDConfig, Inference, InputConfig
+from models.gd_unit import gd_unit
+from models.losses import LossWeights, margin_loss, objective
+
+SENSES = ("text", "audio", "vision")
+SMALL = DMDConfig(
+    text=InputConfig(6, 9, 3),
+    audio=InputConfig(4, 21, 5, 3),
+    vision=InputConfig(5, 14, 4, 2),
+    outputs=7,
+    width=8,
+    heads=2,
+    levels=2,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> DMD:
+    torch.manual_seed(0)
+    return DMD(SMALL).eval()
+
+
+def window(batch: int = 3, config: DMDConfig = SMALL) -> dict[str, Tensor]:
+    sizes = {s: config.input(s) for s in SENSES}
+    features = {s: torch.randn(batch, c.steps, c.dim) for s, c in sizes.items()}
+    return features | {f"{s}_mask": torch.ones(batch, c.steps) for s, c in sizes.items()}
+
+
+def infer(model: DMD, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        result = model.infer(**inputs)
+    return {field.name: getattr(result, field.name) for field in fields(Inference)}
+
+
+def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.mark.parametrize("missing", [(s,) for s in SENSES] + [("text", "audio"), SENSES])
+def test_a_missing_sense_gives_finite_numbers_whatever_lies_under_its_mask(
+    model: DMD, missing: tuple[str, ...]
+) -> None:
+    inputs = window()
+    for sense in missing:
+        inputs[f"{sense}_mask"].zero_()
+    first = infer(model, inputs)
+    assert all(bool(x.isfinite().all()) for x in first.values())
+    for sense, garbage in zip(missing, (float("nan"), 1e30, float("inf")), strict=False):
+        inputs[sense] = torch.full_like(inputs[sense], garbage)
+    assert largest_difference(first, infer(model, inputs)) == 0
+
+
+def test_a_missing_sense_is_another_input_than_silence(model: DMD) -> None:
+    inputs = window()
+    inputs["vision"].zero_()
+    silent = infer(model, inputs)
+    inputs["vision_mask"].zero_()
+    assert largest_difference(silent, infer(model, inputs)) > 1e-4
+
+
+def test_the_learned_step_of_a_missing_sense_receives_gradient_only_when_it_is_missing() -> None:
+    model = DMD(SMALL)
+    inputs = window()
+    inputs["audio_mask"][1] = 0
+    model(**inputs).logits.square().sum().backward()
+    grads = {s: model.decoupled[s].absent.grad for s in SENSES}
+    assert grads["audio"] is not None and float(grads["audio"].abs().sum()) > 0
+    assert grads["text"] is None or float(grads["text"].abs().sum()) == 0
+
+
+def test_what_lies_in_the_front_padding_changes_nothing(model: DMD) -> None:
+    inputs, garbage = window(), window()
+    lengths = {"text": 4, "audio": 11, "vision": 6}
+    for sense, real in lengths.items():
+        inputs[f"{sense}_mask"][:, :-real] = 0
+        garbage[sense][:, -real:] = inputs[sense][:, -real:]
+        garbage[f"{sense}_mask"] = inputs[f"{sense}_mask"]
+    assert largest_difference(infer(model, inputs), infer(model, garbage)) == 0
+    garbage["audio"][:, -1] += 1
+    assert largest_difference(infer(model, inputs), infer(model, garbage)) > 1e-4
+
+
+@pytest.mark.parametrize("sense", SENSES)
+def test_the_newest_step_is_read_whatever_the_stride(model: DMD, sense: str) -> None:
+    inputs = window()
+    before = infer(model, inputs)
+    inputs[sense][:, -1] += 1
+    assert largest_difference(before, infer(model, inputs)) > 1e-5
+
+
+def test_a_window_without_a_mask_is_a_window_of_real_steps(model: DMD) -> None:
+    inputs = window()
+    live = infer(model, inputs)
+    with torch.no_grad():
+        plain = model(*(inputs[s] for s in SENSES))
+        partly = model(*(inputs[s] for s in SENSES), audio_mask=inputs["audio_mask"])
+    torch.testing.assert_close(plain.logits, live["logits"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(plain.hetero_logits[1], live["vision_logits"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(plain.hetero_logits[2], live["audio_logits"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(partly.logits, plain.logits, atol=1e-6, rtol=0)
+
+
+def test_a_window_in_a_batch_is_the_window_alone(model: DMD) -> None:
+    inputs = window()
+    inputs["text_mask"][0] = 0
+    inputs["vision_mask"][1, :5] = 0
+    alone = infer(model, {name: x[1:2] for name, x in inputs.items()})
+    together = {name: x[1:2] for name, x in infer(model, inputs).items()}
+    assert largest_difference(alone, together) < 1e-6
+
+
+def test_normalisation_is_part_of_the_network() -> None:
+    torch.manual_seed(0)
+    model, inputs = DMD(SMALL).eval(), window()
+    mean, scale = torch.randn(4), torch.rand(4) + 0.5
+    plain = infer(model, inputs)
+    model.set_normalisation("audio", mean, scale)
+    inputs["audio"] = inputs["audio"] / scale + mean
+    assert largest_difference(plain, infer(model, inputs)) < 1e-5
+
+
+def test_inputs_of_another_size_are_refused_by_name(model: DMD) -> None:
+    inputs = window()
+    inputs["vision"] = inputs["vision"][:, 1:]
+    with pytest.raises(ValueError, match=r"vision: expected \(batch, 14, 5\)"):
+        model.infer(**inputs)
+
+
+def test_a_saved_network_is_the_same_network(model: DMD, tmp_path: Path) -> None:
+    save(model, tmp_path, {"labels": ["a"]})
+    inputs = window()
+    again = load(tmp_path)
+    assert again.config == model.config
+    assert largest_difference(infer(model, inputs), infer(again, inputs)) == 0
+    (tmp_path / "network.safetensors").write_bytes(b"\0" * 40)
+    with pytest.raises(BadCheckpoint, match="no usable network"):
+        load(tmp_path)
+
+
+def _plain_edges(logits: Tensor, reprs: Tensor, *weights: Tensor, alpha: float) -> Tensor:
+    w_logit, b_logit, w_repr, b_repr, w_edge, b_edge = weights
+    z = torch.cat([logits @ w_logit.t() + b_logit, reprs @ w_repr.t() + b_repr], dim=-1)
+    scores = [torch.cat([z[j], z[i]], 1) @ w_edge[0] + b_edge for j in range(3) for i in range(3) if i != j]
+    return (torch.stack(scores, 1) * alpha).softmax(1)
+
+
+def _gd_arguments() -> list[Tensor]:
+    torch.manual_seed(0)
+    shapes = [(3, 4, 7), (3, 4, 5), (6, 7), (6,), (6, 5), (6,), (1, 24), (1,)]
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def test_the_operator_is_the_papers_edge_and_its_gradient_is_exact() -> None:
+    arguments = _gd_arguments()
+    torch.testing.assert_close(gd_unit(*arguments, 0.5), _plain_edges(*arguments, alpha=0.5))
+    assert torch.autograd.gradcheck(lambda *a: gd_unit(*a, 0.5), arguments)
+
+
+def test_the_operator_passes_opcheck() -> None:
+    arguments = [a.detach().float().requires_grad_() for a in _gd_arguments()]
+    torch.library.opcheck(gd_unit, (*arguments, 0.125))
+
+
+def test_edges_are_named_teacher_to_student_and_the_prior_lets_text_teach(model: DMD) -> None:
+    assert EDGE_ORDER == (
+        "vision->text", "audio->text", "text->vision", "audio->vision", "text->audio", "vision->audio"
+    )  # fmt: skip
+    strong = {name for name, p in zip(EDGE_ORDER, model.homo_gd.prior, strict=True) if p > 1 / 6}
+    assert strong == {"text->vision", "text->audio"}
+
+
+def test_a_student_is_drawn_to_its_teacher_and_never_the_reverse(model: DMD) -> None:
+    inputs = window()
+    for sense in ("audio", "vision"):
+        inputs[f"{sense}_mask"].zero_()  # one real sense: nobody teaches, nobody learns
+    _, parts = objective(model(**inputs), torch.tensor([0, 1, 2]), model.homo_gd, model.hetero_gd)
+    assert float(parts["homo_logit"]) == float(parts["hetero_repr"]) == 0
+    inputs["audio_mask"].fill_(1)
+    output = model(**inputs)
+    output.homo_logits.retain_grad()
+    _, parts = objective(output, torch.tensor([0, 1, 2]), model.homo_gd, model.hetero_gd)
+    parts["homo_logit"].backward()
+    assert float(parts["homo_logit"]) > 0
+    assert output.homo_logits.grad is not None
+
+
+@pytest.mark.parametrize("outputs", [1, 7])
+def test_the_objective_trains_every_parameter_that_a_loss_reads(outputs: int) -> None:
+    torch.manual_seed(0)
+    config = DMDConfig(SMALL.text, SMALL.vision, SMALL.audio, outputs, SMALL.width, SMALL.heads, levels=1)
+    model, inputs = DMD(config), window(4)
+    inputs["text_mask"][0] = 0
+    inputs["audio_mask"][1] = 0
+    inputs["vision_mask"][2] = 0
+    labels = torch.tensor([0, 3, 3, 1]) if outputs > 1 else torch.tensor([[0.5], [-1.0], [-1.0], [2.0]])
+    total, parts = objective(model(**inputs), labels, model.homo_gd, model.hetero_gd)
+    total.backward()
+    assert all(bool(part.isfinite()) for part in parts.values())
+    idle = {
+        name for name, p in model.named_parameters() if p.grad is None or not bool(p.grad.isfinite().all())
+    }
+    assert all(name.startswith("hetero_summary.") for name in idle)
+
+
+def test_a_few_steps_lower_the_objective() -> None:
+    torch.manual_seed(0)
+    model, inputs = DMD(SMALL).train(), window(6)
+    labels = torch.arange(6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):
+        total, parts = objective(model(**inputs), labels, model.homo_gd, model.hetero_gd)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        losses.append(float(parts["task"].detach()))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def _plain_margin(features: Tensor, ids: Tensor, margin: float) -> float:
+    unit = features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
+    cosine, total, anchors = unit @ unit.t(), 0.0, 0
+    for i in range(len(ids)):
+        terms = [
+            max(0.0, margin * abs(float(ids[i] - ids[k])) - float(cosine[i, j]) + float(cosine[i, k]))
+            for j in range(len(ids)) for k in range(len(ids))
+            if j != i and ids[j] == ids[i] and ids[k] != ids[i]
+        ]  # fmt: skip
+        if terms:
+            total, anchors = total + sum(terms) / len(terms), anchors + 1
+    return total / max(anchors, 1)
+
+
+def test_the_margin_loss_is_its_triplet_sum_also_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    summary, labels = torch.randn(3, 5, 4), torch.tensor([0.0, 1.0, 1.0, -2.0, 0.0])
+    expected = _plain_margin(summary.flatten(0, 1), labels.repeat(3), 0.15)
+    assert float(margin_loss(summary, labels)) == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr("models.losses._ANCHOR_ELEMENTS", 500)
+    assert float(margin_loss(summary, labels)) == pytest.approx(expected, rel=1e-5)
+    present = torch.ones(3, 5, dtype=torch.bool)
+    present[1, 2] = False
+    kept = present.flatten()
+    expected = _plain_margin(summary.flatten(0, 1)[kept], labels.repeat(3)[kept], 0.15)
+    assert float(margin_loss(summary, labels, present)) == pytest.approx(expected, rel=1e-5)
+    assert float(margin_loss(summary, torch.zeros(5))) == 0
+
+
+def test_a_weight_of_zero_switches_a_part_off(model: DMD) -> None:
+    output, labels = model(**window()), torch.tensor([0, 1, 2])
+    off = LossWeights(decoupling=0, homo=0, hetero=0)
+    total, parts = objective(output, labels, model.homo_gd, model.hetero_gd, off)
+    assert float(total) == pytest.approx(float(parts["task"]))
