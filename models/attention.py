@@ -56,6 +56,21 @@ def attention_bias(
     return bias
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention over (B, heads, T, w/heads).
+
+    Fused on a GPU. On a CPU it is written out in the authors' order of operations: another order rounds
+    differently, and a ReLU further up that is zero but for rounding then moves gradients by 1e-4. It
+    also exports to six plain nodes.
+    """
+    if q.is_cuda:
+        bias = None if bias is None else bias.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    score = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, T_q, T_k)
+    weights = (score if bias is None else score + bias).softmax(dim=-1)
+    return (F.dropout(weights, dropout) if dropout else weights) @ v
+
+
 class Attention(nn.Module):
     """Multi-head attention with one packed input projection."""
 
@@ -80,15 +95,9 @@ class Attention(nn.Module):
             q = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
             k, v = F.linear(memory, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
         q, k, v = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v)
+            x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v)
         )  # (B, heads, T, w/heads)
-        mixed = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=None if bias is None else bias.to(q.dtype),
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        mixed = attend(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, heads, T_q, w/heads)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 

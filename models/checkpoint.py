@@ -189,7 +189,14 @@ def authors_config(state: Mapping[str, Tensor], heads: int) -> DMDConfig:
         memory_levels = _depth(state, "trans_l_mem")
         outputs = state["out_layer.weight"].shape[0]
         return DMDConfig(
-            **inputs, outputs=outputs, width=width, heads=heads, levels=levels, memory_levels=memory_levels
+            inputs["text"],
+            inputs["vision"],
+            inputs["audio"],
+            outputs=outputs,
+            width=width,
+            heads=heads,
+            levels=levels,
+            memory_levels=memory_levels,
         )
     except KeyError as error:
         raise BadCheckpoint(f"parameter {error} is missing: not the authors' DMD") from None

@@ -9,7 +9,8 @@ vision, audio. Masks are 1 for real steps; windows are right-aligned, their newe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -102,8 +103,8 @@ class DMDOutput:
     last_hidden: Tensor  # (3, B, 2d), newest step after crossmodal attention
     homo_fused_logits: Tensor  # (B, C), from the three homogeneous parts
     logits: Tensor  # (B, C), the answer
-    step_masks: tuple[Tensor, ...] | None = field(default=None)  # (B, T_m) bool, projected steps
-    present: Tensor | None = field(default=None)  # (3, B) bool, senses with at least one real step
+    step_masks: tuple[Tensor, ...] | None = None  # (B, T_m) bool, projected steps
+    present: Tensor | None = None  # (3, B) bool, senses with at least one real step
 
 
 @dataclass(frozen=True)
@@ -225,9 +226,12 @@ class DMD(nn.Module):
         self.homo_gd = GDUnit(out, d, config.homo_gd_size, config.homo_prior, *prior)
         self.hetero_gd = GDUnit(out, 2 * d, config.hetero_gd_size, config.hetero_prior, *prior)
 
+    def _part(self, modality: str) -> Decoupled:
+        return cast(Decoupled, self.decoupled[modality])
+
     def set_normalisation(self, modality: str, mean: Tensor, scale: Tensor) -> None:
         """Bake ``(x - mean) * scale`` per feature into the network; mean and scale are (dim,)."""
-        part = self.decoupled[modality]
+        part = self._part(modality)
         part.mean.copy_(mean)
         part.scale.copy_(scale)
 
@@ -247,16 +251,16 @@ class DMD(nn.Module):
         """
         inputs = {"text": text, "vision": vision, "audio": audio}
         given = {"text": text_mask, "vision": vision_mask, "audio": audio_mask}
-        masked = any(mask is not None for mask in given.values())
-        if masked:
-            given = {m: inputs[m].new_ones(inputs[m].shape[:2]) if v is None else v for m, v in given.items()}
+        if any(mask is not None for mask in given.values()):
+            given = {m: torch.ones_like(inputs[m][..., 0]) if v is None else v for m, v in given.items()}
         projected, homo, hetero, masks = self._decouple(inputs, given)
         decoded, again = {}, {}
         for m in MODALITIES:
-            part = self.decoupled[m]
+            part = self._part(m)
             decoded[m] = part.decode(torch.cat([hetero[m], homo[m]], dim=1))  # eq. 2 (B, d, T_m)
             again[m] = part.encode_hetero(decoded[m])  # eq. 3 (B, d, T_m)
-        steps_of = {m: mask for m, mask in masks.items() if mask is not None}
+        real = [given_mask for m in MODALITIES if (given_mask := given[m]) is not None]  # none or all three
+        steps = [mask for m in MODALITIES if (mask := masks[m]) is not None]
         homo_logits, homo_repr = self._homo_heads(homo)
         fused = self._homo_fusion(homo, masks)  # (B, 3d)
         last = self._reinforce(hetero, masks)  # {m: (B, 2d)}
@@ -283,8 +287,8 @@ class DMD(nn.Module):
             last_hidden=torch.stack([last[m] for m in MODALITIES]),
             homo_fused_logits=self.homo_fused_head(fused)[0],
             logits=self._fuse(last, fused),
-            step_masks=tuple(steps_of[m] for m in MODALITIES) if masked else None,
-            present=torch.stack([(given[m] > 0.5).any(1) for m in MODALITIES]) if masked else None,  # type: ignore[operator]
+            step_masks=tuple(steps) if steps else None,
+            present=torch.stack([mask.gt(0.5).any(1) for mask in real]) if real else None,
         )
 
     def infer(
@@ -327,7 +331,7 @@ class DMD(nn.Module):
             except ValueError as error:
                 raise ValueError(f"{m}: {error}") from None
         homo = {m: self.encode_homo(projected[m]) for m in MODALITIES}
-        hetero = {m: self.decoupled[m].encode_hetero(projected[m]) for m in MODALITIES}
+        hetero = {m: self._part(m).encode_hetero(projected[m]) for m in MODALITIES}
         return projected, homo, hetero, masks
 
     def _homo_heads(self, homo: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ def objective(
     labels: Tensor,
     homo_gd: GDUnit,
     hetero_gd: GDUnit,
-    weights: LossWeights = LossWeights(),  # noqa: B008 - frozen
+    weights: LossWeights = LossWeights(),
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Eq. 10: the total and its parts.

@@ -28,7 +28,9 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 class TextEncoder(nn.Module):
     """BERT without pooler: word pieces (B, S) -> embeddings (B, S, width)."""
 
-    def __init__(self, vocabulary: int, positions: int, width: int, hidden: int, layers: int, heads: int) -> None:
+    def __init__(
+        self, vocabulary: int, positions: int, width: int, hidden: int, layers: int, heads: int
+    ) -> None:
         super().__init__()
         self.words = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(positions, width)

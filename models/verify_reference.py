@@ -32,6 +32,7 @@ LOSS_TOLERANCE = 1e-5  # relative
 GRADIENT_TOLERANCE = 1e-4  # relative
 ROUNDING = 1e-8  # of the whole gradient's norm. Edges are a softmax over scores that share every bias of
 # their GD-Unit: those gradients are zero, and what either side has there is float32 rounding
+_INFERRED = ("output_logit", *(f"logits_{x}_hetero" for x in "lva"), "edges_homo", "edges_hetero")
 _LETTERS = dict(zip(MODALITIES, "lva", strict=True))
 
 
@@ -61,7 +62,7 @@ def verify(path: Path) -> list[Group]:
     except ValueError as error:
         raise BadCheckpoint(f"input/{error}") from None
     total, parts = objective(output, labels, model.homo_gd, model.hetero_gd, weights)
-    total.backward()
+    torch.autograd.backward(total)
     with torch.no_grad():
         # The authors hold (T, B, d): their axis 1 is the batch.
         parts["orthogonality_axis1"] = orthogonality(output.hetero, output.homo, None, axis=0)
@@ -104,7 +105,9 @@ def reference_config(values: Mapping[str, Any]) -> tuple[DMDConfig, LossWeights]
         for m, x in _LETTERS.items()
     }
     config = DMDConfig(
-        **inputs,
+        text=inputs["text"],
+        vision=inputs["vision"],
+        audio=inputs["audio"],
         width=width,
         heads=heads,
         levels=values["nlevels"],
@@ -191,8 +194,7 @@ def _authors_inference(live: Inference) -> dict[str, Array]:
 
 
 def _inference_part(data: Mapping[str, Array]) -> dict[str, Array]:
-    names = "output_logit logits_l_hetero logits_v_hetero logits_a_hetero edges_homo edges_hetero".split()
-    return {name: data[f"output/{name}"] for name in names if f"output/{name}" in data}
+    return {name: data[f"output/{name}"] for name in _INFERRED if f"output/{name}" in data}
 
 
 def _gradient_norms(model: DMD) -> dict[str, Array]:

@@ -1,7 +1,7 @@
 """Network: a trained bundle on disk, checked before it is believed.
 
 A bundle is a folder: ``network.onnx`` (DMD), ``text_encoder.onnx`` and ``tokenizer.json`` (words to
-embeddings), ``features.json`` (its FeatureSpec) and ``network.json`` (what it is, and the sha256 of
+embeddings), ``features.json`` (its FeatureSpec) and ``bundle.json`` (what it is, and the sha256 of
 the other files).
 """
 
@@ -27,7 +27,7 @@ class NetworkError(ValueError):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """``network.json``: what the network is."""
+    """``bundle.json``: what the network is."""
 
     name: str
     task: Literal["classification", "regression"]
@@ -58,15 +58,15 @@ def load(folder: Path = BUNDLED) -> Network:
         SpecMismatch: the network expects other features than this version of ``capture`` makes.
     """
     if not folder.is_dir():
-        raise NetworkError(f"{folder} is no folder: --network takes a folder with network.json in it")
+        raise NetworkError(f"{folder} is no folder: --network takes a folder with bundle.json in it")
     try:
-        raw = (folder / "network.json").read_bytes()
+        raw = (folder / "bundle.json").read_bytes()
         manifest = msgspec.json.decode(raw, type=Manifest)
         features = spec.load(folder / "features.json")
     except FileNotFoundError as error:
         raise NetworkError(f"{folder} holds no network: {Path(error.filename).name} is missing") from error
     except msgspec.DecodeError as error:
-        raise NetworkError(f"{folder / 'network.json'} is damaged: {error}") from error
+        raise NetworkError(f"{folder / 'bundle.json'} is damaged: {error}") from error
     for name, expected in manifest.sha256.items():
         _check_file(folder / name, expected)
     features.check(CAPTURED)

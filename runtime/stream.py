@@ -2,32 +2,46 @@
 
 ZeroMQ multipart ``[topic, JSON]`` on an XPUB socket; the topic is ``emotion.<session>.``, so that a
 subscription to ``emotion`` gets every session. A field that does not apply is absent, never zero.
+``python -m runtime.stream --schema`` prints the JSON schema that is generated from these structs.
 """
 
 from __future__ import annotations
 
+import argparse
+import ipaddress
 import logging
+import socket as sockets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 import zmq
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 log = logging.getLogger("runtime.stream")
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5563"
 BEGIN_S = 5.0  # session.begin is repeated so often, for those who cannot hear they are late
 QUEUE_MESSAGES = 1000  # per subscriber; whoever is slower loses its own messages, nobody else's
-LINGER_MS = 500
+LINGER_MS = 500  # how long closing waits for session.end to go out
 
 State = Literal["ok", "degraded", "abstain"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+Date = Annotated[
+    str, Meta(description="RFC 3339, UTC, milliseconds", extra_json_schema={"format": "date-time"})
+]
 
 
 class EndpointError(ValueError):
     """An endpoint that cannot be bound or connected to."""
+
+
+class MalformedMessage(ValueError):
+    """A message that is not of schema 1."""
 
 
 class Time(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,15 +51,21 @@ class Time(msgspec.Struct, frozen=True, kw_only=True):
     start_ns: int
     end_ns: int
     published_ns: int
-    wall: str
+    wall: Date
 
 
 class Emotions(msgspec.Struct, frozen=True, kw_only=True):
     """Calibrated probabilities of a classifying network; they sum to 1."""
 
     labels: tuple[str, ...]
-    scores: tuple[float, ...]
+    scores: tuple[Share, ...]
     top: str
+
+    def __post_init__(self) -> None:
+        if len(self.scores) != len(self.labels):
+            raise ValueError(f"{len(self.scores)} scores for {len(self.labels)} labels")
+        if self.top not in self.labels:
+            raise ValueError(f"top {self.top!r} is none of the labels {self.labels}")
 
 
 class Sentiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +79,10 @@ class Modality(msgspec.Struct, frozen=True, kw_only=True):
     """One sense in this window; ``reason`` says why it is absent."""
 
     present: bool
-    coverage: float  # share of the window's time that was observed, 0..1
+    coverage: Share  # share of the window's time that was observed, 0..1
     lag_ms: float | UnsetType = UNSET  # window end less the newest sample
     logits: tuple[float, ...] | UnsetType = UNSET  # what this sense alone says
-    words: int | UnsetType = UNSET
+    words: Count | UnsetType = UNSET  # how many; what was said is not published
     reason: str | UnsetType = UNSET
 
 
@@ -80,6 +100,10 @@ class Distillation(msgspec.Struct, frozen=True, kw_only=True):
     order: tuple[str, ...]
     homo: tuple[float, ...]
     hetero: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.order) == len(self.homo) == len(self.hetero):
+            raise ValueError(f"{len(self.homo)} and {len(self.hetero)} strengths for {len(self.order)} edges")
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +123,10 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
     """Samples lost so far, in the capture processes and on the bus."""
 
-    text: int = 0
-    audio: int = 0
-    vision: int = 0
-    windows: int = 0  # too old to be inferred
+    text: Count = 0
+    audio: Count = 0
+    vision: Count = 0
+    windows: Count = 0  # too old to be inferred
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,14 +147,14 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 class Emotion(_Message, frozen=True, kw_only=True, tag="emotion"):
     """One window: what is felt, how sure, and which sense said so."""
 
-    seq: int
+    seq: Count
     state: State
     time: Time
     modalities: Modalities
     latency_ms: Latency
     dropped: Lost
     model: Model
-    revises: int | None = None  # the seq of the message that this one replaces
+    revises: Count | None = None  # the seq of the message that this one replaces
     final: bool
     emotions: Emotions | UnsetType = UNSET
     sentiment: Sentiment | UnsetType = UNSET
@@ -140,25 +164,27 @@ class Emotion(_Message, frozen=True, kw_only=True, tag="emotion"):
 class SessionBegin(_Message, frozen=True, kw_only=True, tag="session.begin"):
     """The whole configuration; at the start, to every newcomer, and every few seconds."""
 
-    started: str
+    started: Date
     clock: Literal["monotonic", "media"]
     config: dict[str, Any]
     model: Model
     streams: dict[str, str]  # sense -> hash of its StreamSpec
+    sources: dict[str, str] | UnsetType = UNSET  # sense -> the device or file it is captured from
     software: str
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How one capture stream is."""
+    """How one capture stream is, and what it has come to so far."""
 
     state: str
-    reason: str | None = None
-    detail: str = ""
-    produced: int = 0
-    dropped: int = 0
-    corrupt: int = 0
-    refused: int = 0
-    restarts: int = 0
+    reason: str | None = None  # short and stable: "no_device"
+    detail: str = ""  # one line for a person
+    produced: Count = 0  # samples
+    dropped: Count = 0  # samples lost in the capture process and on the bus
+    gaps: Count | UnsetType = UNSET  # those of them that were lost on the bus
+    corrupt: Count = 0  # messages that could not be decoded
+    refused: Count = 0  # messages of another FeatureSpec
+    restarts: Count = 0
 
 
 class StatusMessage(_Message, frozen=True, kw_only=True, tag="status"):
@@ -166,8 +192,8 @@ class StatusMessage(_Message, frozen=True, kw_only=True, tag="status"):
 
     uptime_s: float
     senses: dict[str, SenseStatus]
-    windows: int
-    skipped: int
+    windows: Count
+    skipped: Count  # windows too old to be inferred
     engine: str
     event: str | UnsetType = UNSET
 
@@ -177,8 +203,8 @@ class SessionEnd(_Message, frozen=True, kw_only=True, tag="session.end"):
 
     reason: str
     duration_s: float
-    windows: int
-    skipped: int
+    windows: Count
+    skipped: Count  # windows too old to be inferred
     senses: dict[str, SenseStatus]
     latency_ms_p50: float | UnsetType = UNSET
     latency_ms_p95: float | UnsetType = UNSET
@@ -191,30 +217,42 @@ _decoder = msgspec.json.Decoder(Message)
 
 
 def decode(payload: bytes) -> Message:
-    """Check and decode the JSON of a message. Raises msgspec.DecodeError for anything else."""
-    message: Message = _decoder.decode(payload)
+    """Decode and check the JSON of a message. Raises MalformedMessage for anything else."""
+    try:
+        message: Message = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedMessage(f"not a message of schema 1: {error}") from error
     return message
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema of every message, generated from the structs above."""
-    generated = msgspec.json.schema(Message)
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "emotion-stream-1",
+        "$id": "urn:emotion-edge:emotion-stream:1",
         "title": "Emotion stream, schema 1",
+        "description": "The JSON part of each message; a field that does not apply is absent, never zero.",
     }
-    return head | generated
+    return head | msgspec.json.schema(Message)
+
+
+def schema_text() -> str:
+    """The schema as it is kept in ``runtime/schema/emotion-stream-1.json``."""
+    return msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode() + "\n"
 
 
 def wall(unix_ns: int) -> str:
     """RFC 3339 in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(unix_ns / 1e9, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    seconds, ns = divmod(unix_ns, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ns // 1_000_000:03d}Z"
 
 
 class Publisher:
     """The publishing end: one XPUB socket, a bounded queue for each subscriber.
+
+    Args:
+        endpoint: a loopback ``tcp://127.0.0.1:PORT`` (PORT may be ``*``: any free one) or ``ipc://FILE``.
+        session: name of the session, part of the topic.
 
     Raises:
         EndpointError: the endpoint is malformed, in use, or reaches beyond this machine.
@@ -224,26 +262,42 @@ class Publisher:
         self.topic = f"emotion.{session}.".encode()
         self._begin: bytes | None = None
         self._begin_at = 0.0
-        _refuse_beyond_loopback(endpoint)
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.XPUB)
+        _check_bindable(endpoint)
+        # A context of its own, because only ending it waits until session.end has gone out.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
         self._socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second subscriber to one topic is news, too
+        self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
-            self._socket.close()
+            self.close()
             if error.errno == zmq.EADDRINUSE:
-                raise EndpointError(
-                    f"{endpoint} is in use: stop the other program, or choose another --endpoint"
-                ) from error
-            raise EndpointError(f"{endpoint}: {error.strerror}: expected tcp://127.0.0.1:PORT") from error
+                raise _in_use(endpoint) from error
+            raise EndpointError(
+                f"{endpoint} cannot be bound ({zmq.strerror(error.errno or 0)}): "
+                f"expected an address of this machine, such as {DEFAULT_ENDPOINT}"
+            ) from error
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)  # where subscribers connect to
 
     def publish(self, message: Message) -> bytes:
-        """Send, and return the JSON exactly as it went out."""
+        """Send, and return the JSON exactly as it went out.
+
+        Raises:
+            MalformedMessage: a value is not of schema 1, such as a score that is no number; nobody
+                could have read the message.
+        """
         payload = _encoder.encode(message)
-        if isinstance(message, SessionBegin):
-            self._begin, self._begin_at = payload, time.monotonic() + BEGIN_S
+        decode(payload)
+        match message:
+            case SessionBegin():
+                self._begin, self._begin_at = payload, time.monotonic() + BEGIN_S
+            case SessionEnd():
+                self._begin = None
+            case _:
+                pass
         self._socket.send_multipart([self.topic, payload])
         return payload
 
@@ -260,7 +314,15 @@ class Publisher:
             self._newcomers()
 
     def close(self) -> None:
+        """Wait at most ``LINGER_MS`` for what is still to be sent, then let go of the endpoint."""
         self._socket.close()
+        self._context.term()
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _newcomers(self) -> bool:
         newcomer = False
@@ -269,55 +331,138 @@ class Publisher:
         return newcomer
 
 
+class Subscription(Iterator[Message]):
+    """An open subscription: iterate over it; ``malformed`` counts the messages that were skipped."""
+
+    def __init__(
+        self, endpoint: str, session: str | None, timeout_s: float | None, stopping: Callable[[], bool]
+    ) -> None:
+        self.malformed = 0
+        self._session, self._timeout_s, self._stopping = session, timeout_s, stopping
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+        try:
+            self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+            _check_port(endpoint)
+            self._socket.connect(endpoint)
+        except (zmq.ZMQError, EndpointError) as error:
+            self.close()
+            raise EndpointError(
+                f"{endpoint!r} is no endpoint: expected tcp://HOST:PORT or ipc://FILE"
+            ) from error
+        self._socket.subscribe(b"emotion." if session is None else f"emotion.{session}.".encode())
+
+    def __next__(self) -> Message:
+        silent_at = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        while not self._socket.closed and not self._stopping():
+            if self._socket.poll(100):
+                message = self._check(self._socket.recv_multipart())
+                if message is not None:
+                    return message
+            elif silent_at is not None and time.monotonic() >= silent_at:
+                break
+        self.close()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Leave the stream; iterating further ends at once."""
+        self._socket.close(linger=0)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, frames: list[bytes]) -> Message | None:
+        try:
+            if len(frames) != 2:
+                raise MalformedMessage(f"{len(frames)} parts instead of a topic and its JSON")
+            message = decode(frames[1])
+        except MalformedMessage as error:
+            self.malformed += 1
+            log.warning("skipped a message (%d so far): %s", self.malformed, error)
+            return None
+        # Session "lab.2" has the topic of session "lab" for a prefix.
+        return message if self._session in (None, message.session) else None
+
+
 def subscribe(
     endpoint: str = DEFAULT_ENDPOINT,
     *,
     session: str | None = None,
     timeout_s: float | None = None,
     stopping: Callable[[], bool] = lambda: False,
-) -> Iterator[Message]:
+) -> Subscription:
     """Iterate over the messages of a stream: ``for message in subscribe(): ...``.
+
+    Messages that are not of schema 1 are skipped with a warning and counted.
 
     Args:
         session: only this session; None: all.
-        timeout_s: end after so long without any message; None: wait for ever.
+        timeout_s: end after so many seconds without any message; None: wait for ever.
         stopping: asked a few times a second; True ends the iteration.
 
     Raises:
         EndpointError: the endpoint is malformed.
     """
-    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
-    try:
-        try:
-            socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            raise EndpointError(f"{endpoint}: {error.strerror}: expected tcp://HOST:PORT") from error
-        socket.subscribe(b"emotion" if session is None else f"emotion.{session}.".encode())
-        heard_at = time.monotonic()
-        while not stopping():
-            if not socket.poll(100):
-                if timeout_s is not None and time.monotonic() - heard_at > timeout_s:
-                    return
-                continue
-            heard_at = time.monotonic()
-            frames = socket.recv_multipart()
-            try:
-                yield decode(frames[-1])
-            except msgspec.DecodeError as error:
-                log.warning("skipped a message that is not of schema 1: %s", error)
-    finally:
-        socket.close(linger=0)
+    return Subscription(endpoint, session, timeout_s, stopping)
 
 
-def _refuse_beyond_loopback(endpoint: str) -> None:
+def _check_bindable(endpoint: str) -> None:
     transport, _, address = endpoint.partition("://")
-    if transport in ("ipc", "inproc"):
+    if transport == "ipc" and address:
+        _refuse_taken_path(endpoint, Path(address))
         return
     host = address.rpartition(":")[0].strip("[]")
     if transport != "tcp" or not host:
         raise EndpointError(f"{endpoint!r} is no endpoint: expected tcp://127.0.0.1:PORT or ipc://FILE")
-    if host not in ("localhost", "::1", "lo") and not host.startswith("127."):
+    _check_port(endpoint)
+    if host not in ("localhost", "lo") and not _is_loopback(host):
         raise EndpointError(
             f"{endpoint} reaches beyond this machine, where anybody could listen: "
             f"expected a loopback address such as {DEFAULT_ENDPOINT}"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: it may lead anywhere
+        return False
+
+
+def _check_port(endpoint: str) -> None:
+    """Refuse what libzmq would take modulo 65536."""
+    transport, _, address = endpoint.partition("://")
+    port = address.rpartition(":")[2]
+    if transport == "tcp" and port != "*" and not (port.isdecimal() and 0 < int(port) < 65536):
+        raise EndpointError(f"{endpoint!r} has no port: expected a number from 1 to 65535 after the last ':'")
+
+
+def _refuse_taken_path(endpoint: str, path: Path) -> None:
+    """Libzmq would delete whatever lies at the path, also another program's socket, and take over."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise EndpointError(f"{endpoint}: {path} is there already and no socket: choose another --endpoint")
+    with sockets.socket(sockets.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:  # nobody listens: left behind by a program that was killed
+            return
+    raise _in_use(endpoint)
+
+
+def _in_use(endpoint: str) -> EndpointError:
+    return EndpointError(f"{endpoint} is in use: stop the other program, or choose another --endpoint")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m runtime.stream", description="The stream's JSON schema.")
+    parser.add_argument("--schema", action="store_true", required=True, help="print it")
+    parser.parse_args()
+    print(schema_text(), end="")
+
+
+if __name__ == "__main__":  # python -m runtime.stream > runtime/schema/emotion-stream-1.json
+    print(msgspec.json.format(msgspec.json.encode(schema(), order="sorted"), indent=1).decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -21,8 +22,12 @@ examples:
   python -m runtime.subscribe --json | jq .emotions.top        the stream in a pipe
   python -m runtime.subscribe --json --count 20 > some.jsonl   the next twenty messages
   python -m runtime.subscribe --session lab-3                  one session of several
+  python -m runtime.subscribe --timeout 5 || echo "no session runs"
 
-exit status: 0 it ended or you pressed Ctrl-C; 2 the endpoint is malformed; 3 nothing was heard in time.
+Start the stream with: python -m runtime.live --demo
+
+exit status: 0 it ended or you pressed Ctrl-C; 2 an option or the endpoint is malformed;
+3 nothing was heard in time.
 """
 
 
@@ -37,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint", default=DEFAULT_ENDPOINT, help="default: %(default)s")
     parser.add_argument("--session", help="only this session (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--count", type=int, metavar="N", help="end after N messages")
-    parser.add_argument("--timeout", type=float, metavar="S", help="end after S seconds of silence")
+    parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help="end after S seconds of silence")
     options = parser.parse_args(arguments)
 
     stopping = False
@@ -50,11 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     heard = 0
-    messages = subscribe(
-        options.endpoint, session=options.session, timeout_s=options.timeout, stopping=lambda: stopping
-    )
     try:
-        with _Out(as_json=options.json) as out:
+        messages = subscribe(
+            options.endpoint, session=options.session, timeout_s=options.timeout, stopping=lambda: stopping
+        )
+        waiting = f"waiting on {options.endpoint}: start one with python -m runtime.live"
+        with messages, _Out(as_json=options.json, waiting=waiting) as out:
             for message in messages:
                 out.show(message)
                 heard += 1
@@ -67,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if not heard and not stopping:
+        malformed = f" but {messages.malformed} malformed messages" if messages.malformed else ""
         print(
-            f"error: nothing was heard on {options.endpoint} for {options.timeout:g} s: "
+            f"error: nothing{malformed} was heard on {options.endpoint} for {options.timeout:g} s: "
             f"is python -m runtime.live running, with the same --endpoint?",
             file=sys.stderr,
         )
@@ -76,13 +83,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, more than 0")
+    return seconds
+
+
 class _Out:
     """Shows messages as the place they go to wants them: JSON, a live view, or lines."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, waiting: str) -> None:
         self._json = as_json
         self._console = Console()
-        self._view = StreamView()
+        self._view = StreamView(waiting)
         self._live = None
         if not as_json and self._console.is_terminal:
             self._live = Live(self._view, console=self._console, refresh_per_second=10)

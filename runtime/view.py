@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
+from collections.abc import Callable, Sequence
 
 from msgspec import UNSET
 from rich.bar import Bar
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -25,13 +27,25 @@ COLOURS = {
 }
 OTHER = "#E69F00"
 STATES = {"ok": "green", "degraded": "yellow", "abstain": "dim"}
-HISTORY = 60  # windows in the strip of top emotions
+SENSES = ("vision", "audio", "text")
+HISTORY = 200  # windows in the strip of top emotions, as far as the terminal is wide
+SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
+LATENCIES = 7200  # windows that the summary's percentiles are taken from: an hour at the usual hop
 
 
 class StreamView:
-    """A rich renderable that shows the newest state of a stream; feed it every message."""
+    """A rich renderable that shows the newest state of a stream; feed it every message.
 
-    def __init__(self) -> None:
+    Args:
+        waiting: what to say before the first message.
+        now_s: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self, waiting: str = "waiting for the first window …", now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._waiting, self._now_s = waiting, now_s
+        self._heard_s: float | None = None
         self._emotion: Emotion | None = None
         self._status: StatusMessage | None = None
         self._session = ""
@@ -40,7 +54,8 @@ class StreamView:
         self._tops: deque[str | None] = deque(maxlen=HISTORY)
 
     def update(self, message: Message) -> None:
-        self._session = message.session
+        """Take in a message; the next rendering shows it."""
+        self._session, self._heard_s = message.session, self._now_s()
         match message:
             case Emotion():
                 self._emotion = message
@@ -54,84 +69,140 @@ class StreamView:
                 self._over = message.reason
 
     def __rich__(self) -> RenderableType:
-        if self._emotion is None:
-            return Panel(Text("waiting for the first window …", style="dim"), title="emotion")
-        emotion = self._emotion
-        parts: list[RenderableType] = [_bars(emotion), Text(), self._strip(), Text(), _senses(emotion)]
-        if emotion.distillation is not UNSET:
-            parts += [Text(), _teachers(emotion)]
-        parts += [Text(), self._foot(emotion)]
+        emotion, parts = self._emotion, list[RenderableType]()
+        title = Text(f"emotion · {self._session}" if self._session else "emotion")
+        if emotion is None:
+            parts.append(Text(self._waiting, style="dim"))
+        else:
+            title.append(f" · {emotion.time.end_ns / 1e9:.1f} s · ")
+            title.append(emotion.state, style=STATES[emotion.state])
+            parts.append(_felt(emotion))
+            if emotion.emotions is not UNSET:
+                parts.append(_Strip(tuple(self._tops), emotion.emotions.labels))
+            parts += [Text(), _senses(emotion)]
+            if emotion.distillation is not UNSET:
+                parts += [Text(), _teachers(emotion)]
+            parts += [Text(), _foot(emotion)]
+        parts += [Text(line, style="yellow") for line in self._trouble()]
+        return Panel(
+            Group(*parts), title=title, subtitle=Text(f"ended: {self._over}") if self._over else None
+        )
+
+    def _trouble(self) -> list[str]:
+        lines = []
+        for name, sense in {} if self._status is None else self._status.senses.items():
+            if sense.state in ("degraded", "failed") or (sense.state == "absent" and sense.detail):
+                lines.append(f"{name} {sense.state}: {sense.detail or sense.reason or 'no reason given'}")
         if self._event:
-            parts.append(Text(self._event, style="yellow"))
-        colour = STATES[emotion.state]
-        title = (
-            f"emotion · {self._session} · {emotion.time.end_ns / 1e9:.1f} s · [{colour}]{emotion.state}[/]"
-        )
-        return Panel(Group(*parts), title=title, subtitle=f"ended: {self._over}" if self._over else None)
-
-    def _strip(self) -> Text:
-        strip = Text("past     ")
-        for top in self._tops:
-            strip.append("█" if top else "·", style=COLOURS.get(top or "", OTHER) if top else "dim")
-        strip.no_wrap, strip.overflow = True, "crop"
-        return strip
-
-    def _foot(self, emotion: Emotion) -> Text:
-        latency, dropped = emotion.latency_ms, emotion.dropped
-        lost = dropped.text + dropped.audio + dropped.vision + dropped.windows
-        foot = Text(style="dim")
-        foot.append(f"{emotion.model.name} · {emotion.model.engine} {emotion.model.precision}")
-        foot.append(f" · latency {latency.total:.0f} ms (network {latency.infer:.1f})")
-        foot.append(f" · dropped {lost}", style="yellow" if lost else "dim")
-        return foot
+            lines.append(f"! {self._event}")
+        silent_s = 0.0 if self._heard_s is None else self._now_s() - self._heard_s
+        if silent_s > SILENT_S and not self._over:
+            lines.append(f"nothing heard for {silent_s:.0f} s")
+        return lines
 
 
-def _bars(emotion: Emotion) -> RenderableType:
-    if emotion.sentiment is not UNSET:
-        low, high = emotion.sentiment.scale
-        return Text(f"sentiment {emotion.sentiment.value:+.2f}  ({low:+.0f} to {high:+.0f})")
-    if emotion.emotions is UNSET:
-        return Text("nothing to go by: no face, no voice, no words", style="dim")
+class _Strip:
+    """The top emotions of the past windows, the newest at the right: a letter each, and its colour."""
+
+    def __init__(self, tops: Sequence[str | None], labels: Sequence[str]) -> None:
+        self._tops, self._letters = tops, _letters(labels)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = max(options.max_width - 9, 1)
+        strip = Text("past     ", no_wrap=True, overflow="crop")
+        for top in self._tops[-room:]:
+            strip.append(self._letters.get(top or "", "·"), style=_colour(top) if top else "dim")
+        yield strip
+
+
+def _letters(labels: Sequence[str]) -> dict[str, str]:
+    """A letter for each label, its own wherever possible: sad is s, surprise is u."""
+    letters: dict[str, str] = {}
+    for label in labels:
+        free = [letter for letter in label if letter not in letters.values()]
+        letters[label] = (free or [*label, "?"])[0]
+    return letters
+
+
+def _colour(label: str | None) -> str:
+    return COLOURS.get(label or "", OTHER)
+
+
+def _felt(emotion: Emotion) -> RenderableType:
     table = Table.grid(padding=(0, 1), expand=True)
-    table.add_column(width=8)
+    table.add_column(max_width=12, no_wrap=True)
     table.add_column(ratio=1)
-    table.add_column(width=5, justify="right")
-    for label, score in zip(emotion.emotions.labels, emotion.emotions.scores, strict=True):
-        top = label == emotion.emotions.top
-        bar = Bar(1.0, 0, score, color=COLOURS.get(label, OTHER))
-        table.add_row(
-            Text(label, style="bold" if top else ""), bar, Text(f"{score:4.0%}", "bold" if top else "")
-        )
+    table.add_column(justify="right", no_wrap=True)
+    if emotion.emotions is not UNSET:
+        letters = _letters(emotion.emotions.labels)
+        for label, score in zip(emotion.emotions.labels, emotion.emotions.scores, strict=True):
+            bold = "bold" if label == emotion.emotions.top else ""
+            name = Text(label, style=bold)
+            at = label.find(letters[label])
+            name.stylize("underline", at, at + 1)  # the letter that stands for it in the strip
+            table.add_row(name, Bar(1.0, 0, score, color=_colour(label)), Text(f"{score:4.0%}", bold))
+    if emotion.sentiment is not UNSET:
+        value, (low, high) = emotion.sentiment.value, emotion.sentiment.scale
+        zero, at_value = -low, min(max(value, low), high) - low
+        bar = Bar(high - low, min(zero, at_value), max(zero, at_value), color=OTHER)
+        table.add_row(Text("sentiment"), bar, Text(f"{value:+.2f} of {low:+g}..{high:+g}", "bold"))
+    if not table.row_count:
+        return Text("nothing to go by: no face, no voice, no words", style="dim")
     return table
 
 
 def _senses(emotion: Emotion) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    for name in ("vision", "audio", "text"):
+    for name in SENSES:
         sense: Modality = getattr(emotion.modalities, name)
+        lost = getattr(emotion.dropped, name)
+        dropped = Text(f"{lost} dropped" if lost else "", style="yellow")
         if not sense.present:
-            reason = "absent" if sense.reason is UNSET else sense.reason
-            table.add_row(Text(name), Text(reason, style="dim"), "", "")
+            table.add_row(Text(f"○ {name}", "dim"), Text(_reason(sense), "dim"), "", "", dropped)
             continue
         says = ""
-        if sense.logits is not UNSET and emotion.emotions is not UNSET:
+        if sense.logits is not UNSET and emotion.emotions is not UNSET and sense.logits:
             best = max(range(len(sense.logits)), key=sense.logits.__getitem__)
-            says = emotion.emotions.labels[best]
+            says = emotion.emotions.labels[best] if best < len(emotion.emotions.labels) else ""
+        elif sense.logits is not UNSET and len(sense.logits) == 1:
+            says = f"{sense.logits[0]:+.2f}"
         lag = "" if sense.lag_ms is UNSET else f"{sense.lag_ms:.0f} ms old"
-        seen = f"{sense.words} words" if name == "text" else f"{sense.coverage:.0%} seen"
+        seen = f"{sense.coverage:.0%} seen" if sense.words is UNSET else f"{sense.words} words"
         table.add_row(
-            Text(name), Text(says, style=COLOURS.get(says, "")), Text(seen, "dim"), Text(lag, "dim")
+            f"● {name}", Text(says, COLOURS.get(says, "")), Text(seen, "dim"), Text(lag, "dim"), dropped
         )
     return table
 
 
+def _reason(sense: Modality) -> str:
+    return "absent" if sense.reason is UNSET else sense.reason.replace("_", " ")
+
+
 def _teachers(emotion: Emotion) -> Text:
+    """The strongest edge of each GD-Unit."""
     assert emotion.distillation is not UNSET
-    line = Text("teaches  ")
+    text = Text("teaches  ")
     for kind, edges in (("homo", emotion.distillation.homo), ("hetero", emotion.distillation.hetero)):
-        best = max(range(len(edges)), key=edges.__getitem__)
-        line.append(f"{kind} {emotion.distillation.order[best]} {edges[best]:.0%}   ")
-    return line
+        if edges:
+            best = max(range(len(edges)), key=edges.__getitem__)
+            arrow = emotion.distillation.order[best].replace("->", "→")
+            text.append(f"{kind} {arrow} {edges[best]:.0%}   ")
+    return text
+
+
+def _foot(emotion: Emotion) -> Text:
+    latency, model = emotion.latency_ms, emotion.model
+    foot = Text(f"{model.name} · {model.engine} {model.precision}\n", style="dim")
+    foot.append(f"latency {latency.total:.0f} ms")
+    shares = [
+        f"{segment} {value:.0f}"
+        for segment in ("capture", "features", "window", "infer", "publish")
+        if (value := getattr(latency, segment)) is not UNSET
+    ]
+    foot.append(f" = {' + '.join(shares)}")
+    if emotion.dropped.windows:
+        foot.append(f" · {emotion.dropped.windows} windows skipped", style="yellow")
+    return foot
 
 
 def line(message: Message) -> str:
@@ -139,13 +210,13 @@ def line(message: Message) -> str:
     match message:
         case Emotion():
             at = f"{message.time.end_ns / 1e9:9.1f} s  {message.state:8}"
-            if message.sentiment is not UNSET:
-                felt = f"sentiment {message.sentiment.value:+.2f}"
-            elif message.emotions is not UNSET:
+            if message.emotions is not UNSET:
                 felt = f"{message.emotions.top:8} {max(message.emotions.scores):4.0%}"
+            elif message.sentiment is not UNSET:
+                felt = f"sentiment {message.sentiment.value:+.2f}"
             else:
                 felt = " " * 13
-            senses = "  ".join(_sense_in_a_word(name, message) for name in ("vision", "audio", "text"))
+            senses = "  ".join(_sense_in_a_word(name, message) for name in SENSES)
             return f"{at}  {felt}  {senses}  {message.latency_ms.total:.0f} ms"
         case StatusMessage():
             return "" if message.event is UNSET else f"  ! {message.event}"
@@ -157,50 +228,62 @@ def line(message: Message) -> str:
 
 def _sense_in_a_word(name: str, message: Emotion) -> str:
     sense: Modality = getattr(message.modalities, name)
-    if sense.present:
-        return f"{name} ✓"
-    return f"{name} – ({'absent' if sense.reason is UNSET else sense.reason})"
+    return f"{name} ✓" if sense.present else f"{name} – ({_reason(sense)})"
 
 
 class Totals:
-    """What a session was, kept in constant memory; feed it every message."""
+    """What a session was, kept in bounded memory; feed it every message."""
 
     def __init__(self) -> None:
         self.windows = 0
         self.tops: Counter[str] = Counter()
         self.present: Counter[str] = Counter()
+        self.dropped: dict[str, int] = {}
+        self.restarts = 0
         self.end: SessionEnd | None = None
+        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
 
     def update(self, message: Message) -> None:
+        """Take in a message."""
         match message:
-            case Emotion():
+            case Emotion(dropped=lost):
                 self.windows += 1
-                self.tops["—" if message.emotions is UNSET else message.emotions.top] += 1
-                for name in ("vision", "audio", "text"):
-                    self.present[name] += getattr(message.modalities, name).present
+                if message.emotions is not UNSET:
+                    self.tops[message.emotions.top] += 1
+                self.present.update(name for name in SENSES if getattr(message.modalities, name).present)
+                self._latencies_ms.append(message.latency_ms.total)
+                self.dropped = {name: getattr(lost, name) for name in (*SENSES, "windows")}
             case SessionEnd():
                 self.end = message
+                self.dropped = {name: sense.dropped for name, sense in message.senses.items()}
+                self.dropped["windows"] = message.skipped
+                self.restarts = sum(sense.restarts for sense in message.senses.values())
             case _:
                 pass
+
+    def latency_ms(self, share: float) -> float | None:
+        """The total latency that this share of the windows (0..1) stayed below, in ms; None before any."""
+        ordered = sorted(self._latencies_ms)
+        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
 
 
 def summary(totals: Totals) -> RenderableType:
     """What a session was: how long, what was felt, what was there, how late, what was lost."""
     table = Table.grid(padding=(0, 2))
     windows = max(totals.windows, 1)
-    table.add_row("windows", str(totals.windows))
+    end = totals.end
+    took = "" if end is None else f" in {end.duration_s:.1f} s · {end.reason}"
+    table.add_row("windows", f"{totals.windows}{took}")
     felt = Text()
     for label, count in totals.tops.most_common(4):
         felt.append(f"{label} {count / windows:.0%}   ", style=COLOURS.get(label, ""))
-    table.add_row("felt", felt)
-    there = "   ".join(f"{name} {totals.present[name] / windows:.0%}" for name in ("vision", "audio", "text"))
-    table.add_row("there", there)
-    if totals.end is not None:
-        end = totals.end
-        if end.latency_ms_p50 is not UNSET:
-            table.add_row("latency", f"median {end.latency_ms_p50:.0f} ms   p95 {end.latency_ms_p95:.0f} ms")
-        lost = {name: sense.dropped for name, sense in end.senses.items() if sense.dropped}
-        table.add_row(
-            "dropped", "nothing" if not lost and not end.skipped else f"{lost} windows {end.skipped}"
-        )
+    table.add_row("felt", felt if totals.tops else Text("nothing to go by", "dim"))
+    table.add_row("there", "   ".join(f"{name} {totals.present[name] / windows:.0%}" for name in SENSES))
+    median, p95 = totals.latency_ms(0.5), totals.latency_ms(0.95)
+    if median is not None and p95 is not None:
+        table.add_row("latency", f"median {median:.0f} ms   p95 {p95:.0f} ms")
+    lost = "   ".join(f"{name} {count}" for name, count in totals.dropped.items() if count)
+    table.add_row("dropped", Text(lost or "nothing", "yellow" if lost else ""))
+    if totals.restarts:
+        table.add_row("restarts", Text(str(totals.restarts), "yellow"))
     return Panel(table, title="the session")

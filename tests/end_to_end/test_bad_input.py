@@ -36,14 +36,16 @@ def refused(application: Application, *named: str) -> None:
         (["--demo", "--hop", "0"], ["hop_s", "0"]),
         (["--demo", "--endpoint", "nonsense"], ["nonsense"]),
         (["--demo", "--endpoint", "tcp://0.0.0.0:5563"], ["0.0.0.0"]),
-        (["--demo", "--network", "tests"], ["tests", "network.json"]),
+        (["--demo", "--network", "tests"], ["tests", "bundle.json"]),
         (["--demo", "--asr", "telepathy"], ["telepathy"]),
         (["--demo", "--config", "nowhere.toml"], ["nowhere.toml"]),
         (["--fast"], ["fast"]),
         (["--demo", "--replay", "x.mcap"], ["replay", "demo"]),
     ],
 )
-def test_what_cannot_be_used_is_named_in_one_line(start: Start, arguments: list[str], named: list[str]) -> None:
+def test_what_cannot_be_used_is_named_in_one_line(
+    start: Start, arguments: list[str], named: list[str]
+) -> None:
     refused(start(*arguments), *named)
 
 
@@ -71,9 +73,9 @@ def test_a_network_of_other_features_is_refused(start: Start, tmp_path: Path) ->
     features = json.loads((network / "features.json").read_text())
     features["vision"]["stream"]["names"][3] = "third_eye"
     (network / "features.json").write_text(json.dumps(features))
-    manifest = json.loads((network / "network.json").read_text())
+    manifest = json.loads((network / "bundle.json").read_text())
     manifest["sha256"].pop("features.json", None)
-    (network / "network.json").write_text(json.dumps(manifest))
+    (network / "bundle.json").write_text(json.dumps(manifest))
     refused(start("--demo", "--network", network), "third_eye", "vision")
 
 

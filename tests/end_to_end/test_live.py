@@ -25,12 +25,16 @@ def timeless(emotions: list[Json]) -> list[str]:
     return kept
 
 
-def test_a_film_in_real_time_gives_a_message_every_hop_with_face_and_voice(start: Start, shared: Path) -> None:
+def test_a_film_in_real_time_gives_a_message_every_hop_with_face_and_voice(
+    start: Start, shared: Path
+) -> None:
     emotions = start("--input", shared / "media/face_and_speech.mp4", "--asr", "none").run_to_end()
     ends = [message["time"]["end_ns"] for message in emotions]
     assert ends == [(k + 1) * 500_000_000 for k in range(len(ends))]
     assert len(ends) >= 20  # 11 s of film
-    both = [m for m in emotions if m["modalities"]["vision"]["present"] and m["modalities"]["audio"]["present"]]
+    both = [
+        m for m in emotions if m["modalities"]["vision"]["present"] and m["modalities"]["audio"]["present"]
+    ]
     assert len(both) > len(emotions) / 2
     assert all(m["modalities"]["text"]["reason"] == "asr_none" for m in emotions)
     assert all(sum(m["emotions"]["scores"]) == pytest.approx(1, abs=1e-3) for m in both)
@@ -81,9 +85,11 @@ def test_a_killed_vision_process_comes_back_and_it_is_published(start: Start, sh
     assert back["senses"]["vision"]["restarts"] == 1
     killed_at = len(application.messages)
     application.read_until(
-        lambda m: m["type"] == "emotion"
-        and m["modalities"]["vision"]["present"]
-        and m["modalities"]["vision"]["lag_ms"] < 500
+        lambda m: (
+            m["type"] == "emotion"
+            and m["modalities"]["vision"]["present"]
+            and m["modalities"]["vision"]["lag_ms"] < 500
+        )
     )
     assert len(application.messages) > killed_at
     application.process.send_signal(signal.SIGINT)
@@ -119,7 +125,9 @@ def test_capture_processes_end_when_the_application_is_killed(start: Start, shar
 
 
 def test_without_camera_and_microphone_it_says_so_and_goes_on(start: Start) -> None:
-    application = start("--camera", "97", "--microphone", "no such microphone", "--asr", "none", "--duration", "3")
+    application = start(
+        "--camera", "97", "--microphone", "no such microphone", "--asr", "none", "--duration", "3"
+    )
     emotions = application.run_to_end()
     assert len(emotions) >= 5
     reasons = Counter(message["modalities"]["vision"]["reason"] for message in emotions)
