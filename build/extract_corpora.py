@@ -122,15 +122,16 @@ def faces(items: Sequence[Item]) -> list[Rows]:
 def lines(items: Sequence[Item], bundle: Path) -> list[Rows]:
     """Word-piece embeddings (S, 384) by the int8 encoder that runs live."""
     import onnxruntime as ort
-    from tokenizers import Tokenizer
+
+    from capture.features.wordpiece import WordPiece
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     encoder = ort.InferenceSession(bundle / "text_encoder.onnx", options)
-    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    tokenizer = WordPiece(bundle / "tokenizer.json")
     found = []
     for item in items:
-        ids = np.array([tokenizer.encode(item.source).ids[-48:]], np.int64)
+        ids = np.array([tokenizer.encode(item.source)[-48:]], np.int64)
         (values,) = encoder.run(["embeddings"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
         found.append(values[0])
     return found

@@ -1,4 +1,4 @@
-"""Evaluation of a bundle on composed test windows: ``python -m models.evaluate --network DIR --features DIR``.
+"""Evaluation: ``python -m models.evaluate --network DIR --features DIR``, on composed test windows.
 
 Prints the results for every subset of the senses, the calibration, and for comparison a logistic
 regression on each sense's mean-pooled features; ``--card`` writes them into the bundle's MODEL_CARD.md,

@@ -41,7 +41,7 @@ class TextEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """input_ids, attention_mask: (B, S) int64, 1 for a real piece -> (B, S, width) float32."""
         steps = torch.arange(input_ids.shape[1], device=input_ids.device)
-        x = self.words(input_ids) + self.positions(steps) + self.segment.weight[0]
+        x: Tensor = self.words(input_ids) + self.positions(steps) + self.segment.weight[0]
         x = self.norm(x)
         bias = (1.0 - attention_mask[:, None, None].to(x.dtype)) * -1e4  # (B, 1, 1, S)
         for layer in self.layers:
@@ -66,7 +66,8 @@ class _Layer(nn.Module):
         )  # (B, H, S, d)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
         x = self.norm1(x + self.out(attended))
-        return self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+        out: Tensor = self.norm2(x + self.fc2(F.gelu(self.fc1(x))))
+        return out
 
 
 # Our names for Hugging Face's BertModel.
@@ -142,10 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             folder = _unpack(options.source, Path(scratch))
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            encoder = load(folder)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             print(f"error: {options.source} holds no text encoder ({error})", file=sys.stderr)
             return 2
-        export(load(folder), options.out / "text_encoder.onnx")
+        export(encoder, options.out / "text_encoder.onnx")
         tokenizer = json.loads((folder / "tokenizer.json").read_text())
         tokenizer["padding"] = tokenizer["truncation"] = None  # the runtime cuts windows itself
         (options.out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))

@@ -33,6 +33,7 @@ from models.dmd import DMD, DMDConfig, InputConfig
 from models.export import export_onnx
 from models.losses import objective
 
+CHECK_STEPS = 100
 FILES = (
     "network.onnx",
     "network.safetensors",
@@ -61,9 +62,9 @@ def feature_spec(folder: Path) -> FeatureSpec:
 def configuration(features: FeatureSpec) -> DMDConfig:
     """A small DMD: about 50 steps of each modality behind its convolution, 32 wide."""
     return DMDConfig(
-        text=InputConfig(features.text.dim, features.text.steps, 3, 1, 0.2),
-        vision=InputConfig(features.vision.dim, features.vision.steps, 5, 3, 0.1),
-        audio=InputConfig(features.audio.dim, features.audio.steps, 5, 4, 0.1),
+        text=InputConfig(features.text.dim, features.text.steps, 3, 1),
+        vision=InputConfig(features.vision.dim, features.vision.steps, 5, 3),
+        audio=InputConfig(features.audio.dim, features.audio.steps, 5, 4),
         outputs=len(EMOTIONS),
         width=32,
         heads=4,
@@ -71,8 +72,6 @@ def configuration(features: FeatureSpec) -> DMDConfig:
         memory_levels=2,
         text_dropout=0.3,
         embedding_dropout=0.1,
-        relu_dropout=0.1,
-        residual_dropout=0.1,
         output_dropout=0.3,
     )
 
@@ -133,48 +132,52 @@ def train(
     validation = [held.batch(128, subset) for subset in SUBSETS for _ in range(2)]
     model = build(features)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
-    best, best_loss, since = copy.deepcopy(model.state_dict()), math.inf, 0
+    best, best_loss, since, checked = copy.deepcopy(model.state_dict()), math.inf, 0, 0
     stopping = False
 
     def stop(*_: object) -> None:
         nonlocal stopping
         stopping = True
 
+    def check(step: int) -> str:
+        """Validate, keep the network if it is the best so far, and say how it is doing."""
+        nonlocal best, best_loss, since, checked
+        logits, labels = predict(model, validation)
+        loss = float(F.cross_entropy(logits, labels))
+        hit = float((logits.argmax(1) == labels).float().mean())
+        since, checked = 0 if loss < best_loss else since + 1, step
+        if loss < best_loss:
+            best, best_loss = copy.deepcopy(model.state_dict()), loss
+        return f"step {step}  validation {loss:.3f}  accuracy {hit:.3f}"
+
     before = signal.signal(signal.SIGINT, stop)
     started = time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    step = 0
     try:
         with Progress(*columns) as progress:
             bar = progress.add_task("training", total=1.0)
-            for step in range(steps):
+            while since < patience and not stopping:
                 spent = max(step / steps, (time.monotonic() - started) / 60 / minutes)
-                if stopping or spent >= 1:
+                if spent >= 1:
                     break
                 for group in optimiser.param_groups:
                     group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * spent))
                 made = composer.batch(batch)
                 model.train()
-                total, parts = objective(
+                total, _ = objective(
                     model(*inputs(made)), torch.from_numpy(made.labels), model.homo_gd, model.hetero_gd
                 )
                 optimiser.zero_grad()
                 total.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
-                if step % 100 == 99:
-                    logits, labels = predict(model, validation)
-                    loss = float(F.cross_entropy(logits, labels))
-                    hit = float((logits.argmax(1) == labels).float().mean())
-                    since = 0 if loss < best_loss else since + 1
-                    if loss < best_loss:
-                        best, best_loss = copy.deepcopy(model.state_dict()), loss
-                    progress.console.print(
-                        f"step {step + 1}  train {float(parts['task']) / 8:.3f}  "
-                        f"validation {loss:.3f}  accuracy {hit:.3f}"
-                    )
-                    if since >= patience:
-                        break
+                step += 1
+                if step % CHECK_STEPS == 0:
+                    progress.console.print(check(step))
                 progress.update(bar, completed=spent)
+            if checked < step:
+                progress.console.print(check(step))
     finally:
         signal.signal(signal.SIGINT, before)
     model.load_state_dict(best)

@@ -310,8 +310,10 @@ class Publisher:
 
     def wait_for_subscriber(self, seconds: float) -> None:
         """Give programs that wait for a session the time to connect, before all is over."""
-        if self._socket.poll(round(seconds * 1000), zmq.POLLIN):
-            self._newcomers()
+        until = time.monotonic() + seconds
+        while (left_s := until - time.monotonic()) > 0 and self._socket.poll(round(left_s * 1000)):
+            if self._newcomers():  # and nobody who only leaves
+                return
 
     def close(self) -> None:
         """Wait at most ``LINGER_MS`` for what is still to be sent, then let go of the endpoint."""
@@ -358,7 +360,7 @@ class Subscription(Iterator[Message]):
                 message = self._check(self._socket.recv_multipart())
                 if message is not None:
                     return message
-            elif silent_at is not None and time.monotonic() >= silent_at:
+            if silent_at is not None and time.monotonic() >= silent_at:
                 break
         self.close()
         raise StopIteration
@@ -458,11 +460,9 @@ def _in_use(endpoint: str) -> EndpointError:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m runtime.stream", description="The stream's JSON schema.")
-    parser.add_argument("--schema", action="store_true", required=True, help="print it")
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.stream", description="Print the JSON schema of the emotion stream."
+    )
+    parser.add_argument("--schema", action="store_true", help="print it (there is nothing else to do)")
     parser.parse_args()
     print(schema_text(), end="")
-
-
-if __name__ == "__main__":  # python -m runtime.stream > runtime/schema/emotion-stream-1.json
-    print(msgspec.json.format(msgspec.json.encode(schema(), order="sorted"), indent=1).decode())

@@ -175,7 +175,7 @@ def _senses(emotion: Emotion) -> RenderableType:
 
 
 def _reason(sense: Modality) -> str:
-    return "absent" if sense.reason is UNSET else sense.reason.replace("_", " ")
+    return "absent" if sense.reason is UNSET else sense.reason
 
 
 def _teachers(emotion: Emotion) -> Text:
@@ -273,7 +273,7 @@ def summary(totals: Totals) -> RenderableType:
     windows = max(totals.windows, 1)
     end = totals.end
     took = "" if end is None else f" in {end.duration_s:.1f} s · {end.reason}"
-    table.add_row("windows", f"{totals.windows}{took}")
+    table.add_row("windows", Text(f"{totals.windows}{took}"))
     felt = Text()
     for label, count in totals.tops.most_common(4):
         felt.append(f"{label} {count / windows:.0%}   ", style=COLOURS.get(label, ""))

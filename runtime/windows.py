@@ -24,7 +24,8 @@ from capture.features.spec import FeatureSpec, InputSpec
 from capture.messages import STREAMS, FeatureBlock, Message, Pcm, State, Status, StreamName, Word, Words
 
 BIN_NS = 100_000_000  # coverage is counted in bins of 0.1 s, so that it does not depend on the rate
-MIN_COVERAGE = 0.1  # a sense seen in less of its window than this is absent
+MIN_COVERAGE = 0.1  # a face seen in less of its window than this is absent
+MAX_LAG_NS = 1_000_000_000  # a sense whose newest sample is older than this has left
 MIN_SPEECH_S = 0.3  # less speech than this in the window is a silent room
 SPEECH = 0.5  # Silero's probability above which a frame counts as speech
 
@@ -220,7 +221,9 @@ class Windower:
         valid = rows[:, _PRESENCE_COLUMN] > 0 if name == "vision" else np.ones(len(rows), bool)
         coverage = _coverage(times_ns[valid], start_ns, end_ns)
         lag_ns = int(end_ns - times_ns[valid][-1]) if valid.any() else None
-        if reason := _why_absent(name, rows, coverage, spec):
+        if end_ns - times_ns[-1] > MAX_LAG_NS:
+            return SenseWindow(values, mask, False, coverage, lag_ns, history.reason or "no_samples")
+        if reason := _why_absent(name, rows, coverage, lag_ns, spec):
             return SenseWindow(values, mask, False, coverage, lag_ns, reason)
         values[-len(rows) :] = rows * valid[:, None]
         mask[-len(rows) :] = valid
@@ -269,9 +272,14 @@ def _coverage(times_ns: npt.NDArray[np.int64], start_ns: int, end_ns: int) -> fl
 
 
 def _why_absent(
-    name: StreamName, rows: npt.NDArray[np.float32], coverage: float, spec: InputSpec
+    name: StreamName,
+    rows: npt.NDArray[np.float32],
+    coverage: float,
+    lag_ns: int | None,
+    spec: InputSpec,
 ) -> str | None:
     if name == "vision":
-        return "no_face" if coverage < MIN_COVERAGE else None
+        seen = coverage >= MIN_COVERAGE and lag_ns is not None and lag_ns <= MAX_LAG_NS
+        return None if seen else "no_face"
     speech_s = float((rows[:, _SPEECH_COLUMN] > SPEECH).sum()) / spec.stream.rate_hz
     return "no_speech" if speech_s < MIN_SPEECH_S else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from tokenizers import Tokenizer
 
+from capture.features.wordpiece import WordPiece
 from capture.messages import STREAMS
 from runtime.engine import EngineError, Prediction
 from runtime.network import Network
@@ -47,7 +47,7 @@ class OnnxEngine:
             )
         except Exception as error:  # ONNX Runtime's own errors share no public base
             raise EngineError(f"the network in {network.folder} does not load: {error}") from error
-        self._tokenizer = Tokenizer.from_file(str(network.file("tokenizer.json")))
+        self._tokenizer = WordPiece(network.file("tokenizer.json"))
         self._network = network
         self._text: tuple[str, npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
         self.name = "onnxruntime-cuda" if cuda else "onnxruntime-cpu"
@@ -84,7 +84,7 @@ class OnnxEngine:
             values = np.zeros((spec.steps, spec.dim), np.float32)
             mask = np.zeros(spec.steps, np.float32)
             if sentence:
-                ids = np.array([self._tokenizer.encode(sentence).ids[-spec.steps :]], np.int64)
+                ids = np.array([self._tokenizer.encode(sentence)[-spec.steps :]], np.int64)
                 (embeddings,) = self._encoder.run(
                     ["embeddings"], {"input_ids": ids, "attention_mask": np.ones_like(ids)}
                 )

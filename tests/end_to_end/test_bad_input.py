@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import pytest
 import zmq
-from conftest import Application  # type: ignore[import-not-found]
+
+from tests.end_to_end.application import Application
 
 Start = Callable[..., Application]
 ROOT = Path(__file__).parent.parent.parent

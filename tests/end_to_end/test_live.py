@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Application, Json  # type: ignore[import-not-found]
+
+from tests.end_to_end.application import Application, Json
 
 Start = Callable[..., Application]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from models.attention import Dropouts, TransformerEncoder
 from models.checkpoint import BadCheckpoint, load, save
 from models.dmd import DMD, EDGE_ORDER, MODALITIES, DMDConfig, Inference, InputConfig
 from models.gd_unit import gd_unit
@@ -277,3 +279,61 @@ def test_a_weight_of_zero_switches_a_part_off(model: DMD) -> None:
     off = LossWeights(decoupling=0, homo=0, hetero=0)
     total, parts = objective(output, labels, model.homo_gd, model.hetero_gd, off)
     assert float(total.detach()) == pytest.approx(float(parts["task"].detach()))
+
+
+def _encoder(*, last_only: bool = False) -> TransformerEncoder:
+    torch.manual_seed(0)
+    return TransformerEncoder(8, 2, 2, 20, Dropouts(), last_only=last_only).eval()
+
+
+def test_a_masked_step_of_the_memory_is_not_attended_to() -> None:
+    encoder, x, memory = _encoder(), torch.randn(2, 6, 8), torch.randn(2, 9, 8)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[:, :3] = False
+    with torch.no_grad():
+        before = encoder(x, memory, mask)
+        memory[:, :3] = torch.randn(2, 3, 8)
+        torch.testing.assert_close(encoder(x, memory, mask), before, atol=0, rtol=0)
+        assert float((encoder(x, memory) - before).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("key_steps", [6, 9, 4])
+def test_a_query_sees_no_later_step_than_its_reach(key_steps: int) -> None:
+    encoder, x, memory = _encoder(), torch.randn(1, 6, 8), torch.randn(1, key_steps, 8)
+    with torch.no_grad():
+        before = encoder(x, memory)
+        memory[:, -1] = torch.randn(8)  # a shift would not pass the layer norm
+        moved = (encoder(x, memory) - before).abs().amax(dim=(0, 2)) > 0
+    first = key_steps - 1 - abs(key_steps - 6)  # the first query whose reach holds the newest key
+    assert moved.tolist() == [t >= first for t in range(6)]
+
+
+def test_the_newest_step_alone_is_the_newest_step_of_all() -> None:
+    x, mask = torch.randn(2, 7, 8), torch.ones(2, 7, dtype=torch.bool)
+    mask[0, :4] = False
+    with torch.no_grad():
+        everything = _encoder()(x, key_mask=mask)
+        torch.testing.assert_close(_encoder(last_only=True)(x, key_mask=mask), everything[:, -1])
+
+
+def test_every_encoder_hides_the_padding_of_what_it_attends_to(model: DMD) -> None:
+    inputs, real = window(1), {"text": 4, "audio": 9, "vision": 8}
+    for sense, steps in real.items():
+        inputs[f"{sense}_mask"][:, :-steps] = 0
+    shown = {"text": 4, "audio": 3, "vision": 4}  # projected steps whose newest input step is real
+    seen: dict[str, int] = {}
+
+    def watch(name: str) -> Any:
+        def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            mask = kwargs["key_mask"] if "key_mask" in kwargs else args[2]
+            seen[name] = int(mask.sum())
+
+        return hook
+
+    encoders = [(n, m) for n, m in model.named_modules() if isinstance(m, TransformerEncoder)]
+    handles = [m.register_forward_pre_hook(watch(n), with_kwargs=True) for n, m in encoders]
+    infer(model, inputs)
+    for handle in handles:
+        handle.remove()
+    assert seen == {name: shown[name.replace(".", "_").split("_")[-1]] for name, _ in encoders}
+    assert len(seen) == 12

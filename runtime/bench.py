@@ -1,0 +1,219 @@
+"""Benchmarks: ``python -m runtime.bench live|soak|engine|size``.
+
+They run the real application on a real file and measure from outside: messages by subscribing, memory
+and processor time from /proc. Nothing here is a test; BENCHMARKS.md keeps the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from runtime.stream import Emotion, Message, SessionEnd, subscribe
+
+ENDPOINT = "tcp://127.0.0.1:5597"
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Run:
+    """A live session in a process of its own, and everything it published."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", ENDPOINT, *arguments]
+        self.messages: list[Message] = []
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.cpu_s = 0.0
+
+    def listen(self, each: Callable[[Message], None] = lambda message: None) -> None:
+        """Collect messages to the end of the session."""
+        for message in subscribe(ENDPOINT, stopping=lambda: self.process.poll() is not None):
+            self.messages.append(message)
+            each(message)
+            self.cpu_s = max(self.cpu_s, sum(map(_cpu_s, self.pids())))
+            if isinstance(message, SessionEnd):
+                break
+        self.process.wait(20)
+
+    def pids(self) -> list[int]:
+        """The application and its capture processes."""
+        found = [self.process.pid]
+        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            found += [int(pid) for pid in task.read_text().split()]
+        return found
+
+    @property
+    def emotions(self) -> list[Emotion]:
+        return [message for message in self.messages if isinstance(message, Emotion)]
+
+
+def live(console: Console, file: Path) -> None:
+    """Real time on a file, no words: frames a second, and window end to publication."""
+    run = Run("--input", str(file), "--asr", "none")
+    run.listen()
+    end = run.messages[-1]
+    assert isinstance(end, SessionEnd), "the session did not end by itself"
+    seconds = run.emotions[-1].time.end_ns / 1e9
+    late = [(m.time.published_ns - m.time.end_ns) / 1e6 for m in run.emotions]
+    total = [m.latency_ms.total for m in run.emotions]
+    infer = [m.latency_ms.infer for m in run.emotions]
+    table = Table(
+        "live, real time", "", title=f"{file.name}, {seconds:.1f} s of film, {os.cpu_count()} cores"
+    )
+    vision = end.senses["vision"]
+    table.add_row("vision frames a second", f"{vision.produced / seconds:.1f} (dropped {vision.dropped})")
+    table.add_row("windows", f"{len(late)} of {int(seconds / 0.5)} hops")
+    for name, values in (("window end to publication", late), ("newest sample to publication", total)):
+        table.add_row(
+            f"{name}, ms", f"median {statistics.median(values):.0f}  p95 {np.percentile(values, 95):.0f}"
+        )
+    table.add_row("network, ms", f"median {statistics.median(infer):.1f}  p95 {np.percentile(infer, 95):.1f}")
+    table.add_row("processor time for a second of film", f"{run.cpu_s / seconds:.2f} s, all processes")
+    console.print(table)
+
+
+def soak(console: Console, minutes: float) -> None:
+    """``--demo --loop`` for some minutes: memory and open files of the application over time."""
+    run = Run("--demo", "--loop")
+    started = time.monotonic()
+    samples: list[tuple[float, float, int]] = []
+
+    def sample(message: Message) -> None:
+        if not samples or time.monotonic() - samples[-1][0] > 5:
+            samples.append((time.monotonic(), _memory_mb(run.process.pid), _files(run.process.pid)))
+        if time.monotonic() - started > minutes * 60:
+            run.process.terminate()
+
+    for message in subscribe(ENDPOINT, stopping=lambda: run.process.poll() is not None):
+        sample(message)
+    run.process.wait(20)
+    warm = [row for row in samples if row[0] - started > min(60, minutes * 20)]
+    table = Table("minute", "memory, MB", "open files", title=f"--demo --loop, {minutes:g} minutes")
+    for at, memory, files in warm[:: max(1, len(warm) // 12)]:
+        table.add_row(f"{(at - started) / 60:.1f}", f"{memory:.1f}", str(files))
+    console.print(table)
+    console.print(f"growth after warm-up: {(warm[-1][1] / warm[0][1] - 1) * 100:+.1f} %")
+
+
+def engine(console: Console, windows: int) -> None:
+    """The bundled network on random full windows: the text encoder and DMD, at one and two threads."""
+    from capture.messages import Word
+    from runtime import network
+    from runtime.engines.onnx import OnnxEngine
+    from runtime.windows import SenseWindow, Window
+
+    net = network.load()
+    rng = np.random.default_rng(0)
+
+    def sense(name: str, words: tuple[Word, ...] = ()) -> SenseWindow:
+        one = net.features.input(name)
+        values = rng.normal(size=(one.steps, one.dim)).astype(np.float32)
+        return SenseWindow(values, np.ones(one.steps, np.float32), True, 1.0, 0, None, words)
+
+    table = Table("threads", "new words, ms", "same words, ms", title="ONNX Runtime, CPU, one window")
+    for threads in (1, 2):
+        runner = OnnxEngine(net, threads=threads)
+        took: dict[bool, list[float]] = {True: [], False: []}
+        for i in track(range(windows), console=console, transient=True):
+            spoken = tuple(
+                Word(f"{word}{i}", 0, 0) for word in ["ask", "not", "what", "your", "country", "can", "do"]
+            )
+            window = Window(0, 0, 0, sense("text", spoken), sense("audio"), sense("vision"), None, {})
+            for new in (True, False):
+                started = time.perf_counter()
+                runner.infer(window)
+                took[new].append((time.perf_counter() - started) * 1e3)
+        table.add_row(str(threads), *(f"{statistics.median(took[new][3:]):.1f}" for new in (True, False)))
+    console.print(table)
+
+
+def size(console: Console) -> None:
+    """What the live install (no extras) puts on disk, by distribution."""
+    megabytes: dict[str, float] = {}
+    for name in _requirements("emotion-edge"):
+        distribution = importlib.metadata.distribution(name)
+        files = [Path(str(distribution.locate_file(file))) for file in distribution.files or []]
+        megabytes[name] = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+    table = Table(
+        "distribution", "MB", title=f"live install: {sum(megabytes.values()):.0f} MB without extras"
+    )
+    for name, mb in sorted(megabytes.items(), key=lambda item: -item[1])[:12]:
+        table.add_row(name, f"{mb:.0f}")
+    console.print(table)
+
+
+def _requirements(root: str) -> Iterable[str]:
+    """A distribution and what it requires, extras left out."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    found: dict[str, None] = {}
+    waiting = [root]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        found[name] = None
+        for text in importlib.metadata.requires(name) or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    return found
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _memory_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
+
+
+def _files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m runtime.bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("live", help="the application on a file in real time")
+    one.add_argument("file", type=Path)
+    one = commands.add_parser("soak", help="--demo --loop: does anything grow?")
+    one.add_argument("--minutes", type=float, default=10)
+    one = commands.add_parser("engine", help="one window through the network")
+    one.add_argument("--windows", type=int, default=60)
+    commands.add_parser("size", help="what the live install puts on disk")
+    options = parser.parse_args(arguments)
+    console = Console()
+    match options.command:
+        case "live":
+            if not options.file.is_file():
+                parser.error(f"{options.file} is not a file")
+            live(console, options.file)
+        case "soak":
+            soak(console, options.minutes)
+        case "engine":
+            engine(console, options.windows)
+        case "size":
+            size(console)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Configuration: defaults, then the file, then the command line; what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime import config
+from runtime.config import ConfigError
+
+
+def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('hop_s = 1.0\nasr = "none"\n')
+    made = config.load(file, {"asr": "whisper:tiny"})
+    assert (made.hop_s, made.asr, made.lateness_s) == (1.0, "whisper:tiny", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"hop_s": 0}, "hop_s = 0"),
+        ({"hop_s": "soon"}, "hop_s"),
+        ({"asr": "guess"}, "guess"),
+        ({"engine": "abacus"}, "abacus"),
+        ({"session": "a b"}, "a b"),
+        ({"duration_s": -1}, "duration_s"),
+        ({"fast": True}, "fast"),
+        ({"loop": True}, "loop"),
+        ({"demo": True, "input": "x.mp4"}, "input and demo"),
+        ({"demo": True, "record": "x.mcap"}, "record"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_what_cannot_be_is_named(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config.load(None, settings)
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text("hop_s is 1")
+    with pytest.raises(ConfigError, match=r"s\.toml"):
+        config.load(file, {})

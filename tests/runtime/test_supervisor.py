@@ -1,0 +1,104 @@
+"""The supervisor, with real processes: it restarts what dies and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import supervisor
+from runtime.supervisor import Exit, Restart, Sense, Supervisor
+
+Make = Callable[..., Supervisor]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Supervise a module whose body is given; it is on the path of the process as ``sense``."""
+    made: list[Supervisor] = []
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def build(body: str, *, device: bool = False, watch_stalls: bool = False) -> Supervisor:
+        (tmp_path / "sense.py").write_text(f"import sys, time, os, signal\n{body}\n")
+        one = Supervisor([Sense("vision", "sense", (), device)], watch_stalls=watch_stalls)
+        made.append(one)
+        one.start()
+        return one
+
+    yield build
+    for one in made:
+        one.stop()
+
+
+def events(one: Supervisor, count: int, timeout_s: float = 20) -> list[Exit | Restart]:
+    seen: list[Exit | Restart] = []
+    deadline = time.monotonic() + timeout_s
+    while len(seen) < count and time.monotonic() < deadline:
+        seen += one.poll()
+        time.sleep(0.01)
+    return seen
+
+
+def test_a_process_that_ends_by_itself_stays_down(make: Make) -> None:
+    one = make("sys.exit(0)")
+    assert events(one, 1) == [Exit("vision", "end of input", True, None)]
+    assert one.over
+
+
+def test_a_killed_process_is_started_again(make: Make) -> None:
+    one = make("sys.stdin.read()")
+    pid = one.pid("vision")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    died, back = events(one, 2)
+    assert isinstance(died, Exit) and died.cause == "signal 9" and not died.expected
+    assert isinstance(back, Restart) and one.restarts("vision") == 1
+    assert one.pid("vision") not in (None, pid)
+
+
+def test_the_back_off_grows_and_a_file_that_kills_its_reader_is_given_up(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "BACK_OFF_S", (0.01, 0.02, 0.03))
+    monkeypatch.setattr(supervisor, "MAX_FILE_FAILURES", 3)
+    one = make("sys.exit(7)")
+    seen = [event for event in events(one, 7) if isinstance(event, Exit)]
+    assert [event.retry_in_s for event in seen] == [0.01, 0.02, 0.03, None]
+    assert "exit status 7, 4 times" in seen[-1].cause and one.over
+
+
+def test_an_absent_device_is_looked_for_again_and_an_absent_file_is_not(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "ABSENT_RETRY_S", 0.05)
+    device = make("sys.exit(3)", device=True)
+    assert [type(event) for event in events(device, 3)] == [Exit, Restart, Exit]
+    file = make("sys.exit(3)")
+    assert events(file, 1) == [Exit("vision", "source absent", True, None)]
+    assert file.over
+
+
+def test_a_silent_process_is_ended_and_started_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STALL_S", 0.1)
+    one = make("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)", watch_stalls=True)
+    died, back = events(one, 2)
+    assert isinstance(died, Exit) and died.cause == "signal 9"
+    assert isinstance(back, Restart)
+
+
+def test_stopping_is_bounded_even_for_a_process_that_will_not_go(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STOP_S", 0.3)
+    one = make("signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', file=sys.stderr); time.sleep(60)")
+    pid = one.pid("vision")
+    time.sleep(0.3)
+    started = time.monotonic()
+    one.stop()
+    assert time.monotonic() - started < 5
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid or 0, 0)
