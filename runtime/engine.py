@@ -28,6 +28,12 @@ class Prediction:
     homo_edges: npt.NDArray[np.float32]  # (6,) distillation strengths of HomoGD, sum 1
     hetero_edges: npt.NDArray[np.float32]  # (6,) of HeteroGD
 
+    @property
+    def finite(self) -> bool:
+        """Whether every number is one; a network fed with nonsense may answer with none."""
+        parts = (self.output, *self.logits.values(), self.homo_edges, self.hetero_edges)
+        return all(bool(np.isfinite(part).all()) for part in parts)
+
 
 class Engine(Protocol):
     """Runs the network. Not thread-safe; ``infer`` is called from one loop."""

@@ -194,6 +194,11 @@ class Session:
         prediction: Prediction | None = None
         if any(sense.present for sense in window.senses.values()):
             prediction = self._engine.infer(window)
+            if not prediction.finite:
+                self._source.events.append(
+                    f"network: no number for the window that ends at {window.end_ns} ns"
+                )
+                prediction = None
         inferred_ns = clock.now_ns()
         message = compose(
             window,
@@ -244,6 +249,7 @@ class Session:
                 detail=histories[name].detail,
                 produced=histories[name].produced,
                 dropped=histories[name].lost,
+                gaps=histories[name].sequence.gaps,
                 refused=histories[name].refused,
                 corrupt=corrupt[name],
                 restarts=restarts[name],

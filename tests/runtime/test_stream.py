@@ -311,20 +311,30 @@ def test_a_slow_subscriber_costs_the_fast_one_nothing(publisher: Publisher) -> N
     assert stream.QUEUE_MESSAGES <= reached_slow < published
 
 
-def test_the_end_goes_out_even_from_a_process_that_ends_at_once(endpoint: str) -> None:
+def test_the_end_goes_out_although_it_waits_behind_others_and_the_process_ends(endpoint: str) -> None:
     code = (
         "import sys, runtime.stream as s\n"
-        "p = s.Publisher(sys.argv[1], 'lab')\n"
-        "assert p._socket.poll(5000); p.greet()\n"
-        "last = s.decode(sys.argv[2].encode())\n"
-        "for i in range(500): p.publish(last)\n"
-        "p.close()\n"
+        "publisher, message = s.Publisher(sys.argv[1], 'lab'), s.decode(sys.argv[2].encode())\n"
+        "assert publisher._socket.poll(5000)\n"
+        "for _ in range(200): publisher.publish(message)\n"
+        "print('closing', flush=True)\n"
+        "publisher.close()\n"
     )
-    with subscribe(endpoint, timeout_s=10) as messages:
-        long = msgspec.structs.replace(end(), reason="x" * 50_000)  # more than the kernel takes at once
-        last = msgspec.json.encode(long).decode()
-        subprocess.run([sys.executable, "-c", code, endpoint, last], cwd=ROOT, check=True, timeout=20)
-        assert [type(next(messages, None)) for _ in range(500)] == [SessionEnd] * 500
+    long = msgspec.structs.replace(end(), reason="x" * 50_000)  # together more than the kernel holds
+    subscriber = zmq.Context.instance().socket(zmq.SUB)
+    subscriber.setsockopt(zmq.RCVHWM, 1)
+    subscriber.setsockopt(zmq.RCVBUF, 4096)
+    subscriber.connect(endpoint)
+    subscriber.subscribe("emotion")
+    command = [sys.executable, "-c", code, endpoint, msgspec.json.encode(long).decode()]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "closing\n"
+        received = 0
+        while subscriber.poll(1000):
+            subscriber.recv_multipart()
+            received += 1
+    subscriber.close(0)
+    assert (received, process.returncode) == (200, 0)
 
 
 def test_a_session_is_not_taken_for_another_whose_name_it_begins(endpoint: str) -> None:
