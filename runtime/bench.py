@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from capture.media import probe
 from runtime.stream import Emotion, Message, SessionEnd, subscribe
 
 ENDPOINT = "tcp://127.0.0.1:5597"
@@ -65,7 +66,7 @@ def live(console: Console, file: Path) -> None:
     run.listen()
     end = run.messages[-1]
     assert isinstance(end, SessionEnd), "the session did not end by itself"
-    seconds = run.emotions[-1].time.end_ns / 1e9
+    seconds = probe(file).duration_ns / 1e9
     late = [(m.time.published_ns - m.time.end_ns) / 1e6 for m in run.emotions]
     total = [m.latency_ms.total for m in run.emotions]
     infer = [m.latency_ms.infer for m in run.emotions]

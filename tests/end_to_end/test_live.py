@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zmq
 
 from tests.end_to_end.application import Application, Json
 
@@ -144,6 +145,43 @@ def test_without_the_landmarker_vision_says_asset_missing_and_the_rest_runs(
     emotions = start("--input", shared / "media/face_and_speech.mp4", "--fast", **offline).run_to_end()
     assert {m["modalities"]["vision"]["reason"] for m in emotions} == {"asset_missing"}
     assert sum(m["modalities"]["audio"]["present"] for m in emotions) > len(emotions) / 2
+
+
+def test_a_corrupt_message_on_the_bus_is_dropped_counted_and_published(start: Start, shared: Path) -> None:
+    application = start("--input", shared / "media/face_and_speech.mp4")
+    application.read_until(lambda m: m["type"] == "emotion")
+    command = (
+        Path(f"/proc/{child(application.process.pid, 'capture.camera')}/cmdline").read_bytes().split(b"\0")
+    )
+    pipe = command[command.index(b"--endpoint") + 1].decode()
+    assert Path(pipe.removeprefix("ipc://")).parent.stat().st_mode & 0o777 == 0o700
+    with zmq.Context.instance().socket(zmq.PUSH) as intruder:
+        intruder.connect(pipe)
+        intruder.send_multipart([b"\xc1 not msgpack", b"junk"])
+        told = application.read_until(lambda m: "corrupt" in m.get("event", ""))
+    assert told["senses"]["vision"]["corrupt"] == 1
+    following = application.read_until(
+        lambda m: m["type"] == "emotion" and m["modalities"]["vision"]["present"]
+    )
+    assert following["dropped"]["vision"] == 0
+
+
+def test_the_demo_runs_once_and_says_what_to_try_next(start: Start) -> None:
+    application = start("--demo", "--fast")
+    emotions = application.run_to_end()
+    assert len(emotions) >= 20
+    assert all(any(sense["present"] for sense in m["modalities"].values()) for m in emotions)
+    assert any(m["state"] == "ok" for m in emotions)  # face, voice and words at once
+    assert "What to try next" in application.output and "windows" in application.output
+    assert application.errors.count("hop_s") == 1  # the configuration, once
+
+
+def test_the_demo_loops_until_it_is_stopped(start: Start) -> None:
+    application = start("--demo", "--fast", "--loop")
+    for _ in range(3):
+        application.read_until(lambda m: m["type"] == "session.end" and m["reason"] == "end of input")
+    application.process.send_signal(signal.SIGINT)
+    assert application.wait() == 0
 
 
 def child(pid: int, module: str) -> int:
