@@ -12,6 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from capture.link import SourceError
 from capture.media import probe
 from runtime.stream import Emotion, Message, SessionEnd, subscribe
 
@@ -29,13 +31,18 @@ PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
+class BenchError(Exception):
+    """The application could not run; the message is what it said."""
+
+
 class Run:
     """A live session in a process of its own, and everything it published."""
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", ENDPOINT, *arguments]
         self.messages: list[Message] = []
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the run
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self.log)
         self.cpu_s = 0.0
 
     def listen(self, each: Callable[[Message], None] = lambda message: None) -> None:
@@ -46,7 +53,9 @@ class Run:
             self.cpu_s = max(self.cpu_s, sum(map(_cpu_s, self.pids())))
             if isinstance(message, SessionEnd):
                 break
-        self.process.wait(20)
+        if self.process.wait(20) != 0:
+            self.log.seek(0)
+            raise BenchError(self.log.read().strip().splitlines()[-1])
 
     def pids(self) -> list[int]:
         """The application and its capture processes."""
@@ -202,10 +211,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("size", help="what the live install puts on disk")
     options = parser.parse_args(arguments)
     console = Console()
+    try:
+        _run(options, console)
+    except (BenchError, SourceError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
     match options.command:
         case "live":
-            if not options.file.is_file():
-                parser.error(f"{options.file} is not a file")
             live(console, options.file)
         case "soak":
             soak(console, options.minutes)
@@ -213,7 +229,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             engine(console, options.windows)
         case "size":
             size(console)
-    return 0
 
 
 if __name__ == "__main__":
