@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
+from runtime.endpoint import DEFAULT_ENDPOINT
 from runtime.engine import ENGINES
-
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5563"
 
 
 class ConfigError(ValueError):

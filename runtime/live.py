@@ -23,13 +23,14 @@ from capture.link import SourceError
 from runtime import config
 from runtime import plan as plans
 from runtime.config import Config, ConfigError
+from runtime.endpoint import EndpointError
 from runtime.engine import ENGINES, EngineError
 from runtime.network import NetworkError
 from runtime.plan import Plan
 from runtime.recording import RecordingError
 from runtime.session import Session
 from runtime.show import Show
-from runtime.stream import EndpointError, Publisher
+from runtime.stream import Publisher
 
 USER_ERRORS = (
     ConfigError,

@@ -8,22 +8,20 @@ subscription to ``emotion`` gets every session. A field that does not apply is a
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
-import socket as sockets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import zmq
 from msgspec import UNSET, Meta, UnsetType
 
+from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, check_bindable, check_port, in_use
+
 log = logging.getLogger("runtime.stream")
 
-DEFAULT_ENDPOINT = "tcp://127.0.0.1:5563"
 BEGIN_S = 5.0  # session.begin is repeated so often, for those who cannot hear they are late
 QUEUE_MESSAGES = 1000  # per subscriber; whoever is slower loses its own messages, nobody else's
 LINGER_MS = 500  # how long closing waits for session.end to go out
@@ -34,10 +32,6 @@ Count = Annotated[int, Meta(ge=0)]
 Date = Annotated[
     str, Meta(description="RFC 3339, UTC, milliseconds", extra_json_schema={"format": "date-time"})
 ]
-
-
-class EndpointError(ValueError):
-    """An endpoint that cannot be bound or connected to."""
 
 
 class MalformedMessage(ValueError):
@@ -262,7 +256,7 @@ class Publisher:
         self.topic = f"emotion.{session}.".encode()
         self._begin: bytes | None = None
         self._begin_at = 0.0
-        _check_bindable(endpoint)
+        check_bindable(endpoint)
         # A context of its own, because only ending it waits until session.end has gone out.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
@@ -275,7 +269,7 @@ class Publisher:
         except zmq.ZMQError as error:
             self.close()
             if error.errno == zmq.EADDRINUSE:
-                raise _in_use(endpoint) from error
+                raise in_use(endpoint) from error
             raise EndpointError(
                 f"{endpoint} cannot be bound ({zmq.strerror(error.errno or 0)}): "
                 f"expected an address of this machine, such as {DEFAULT_ENDPOINT}"
@@ -344,7 +338,7 @@ class Subscription(Iterator[Message]):
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         try:
             self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
-            _check_port(endpoint)
+            check_port(endpoint)
             self._socket.connect(endpoint)
         except (zmq.ZMQError, EndpointError) as error:
             self.close()
@@ -408,55 +402,6 @@ def subscribe(
         EndpointError: the endpoint is malformed.
     """
     return Subscription(endpoint, session, timeout_s, stopping)
-
-
-def _check_bindable(endpoint: str) -> None:
-    transport, _, address = endpoint.partition("://")
-    if transport == "ipc" and address:
-        _refuse_taken_path(endpoint, Path(address))
-        return
-    host = address.rpartition(":")[0].strip("[]")
-    if transport != "tcp" or not host:
-        raise EndpointError(f"{endpoint!r} is no endpoint: expected tcp://127.0.0.1:PORT or ipc://FILE")
-    _check_port(endpoint)
-    if host not in ("localhost", "lo") and not _is_loopback(host):
-        raise EndpointError(
-            f"{endpoint} reaches beyond this machine, where anybody could listen: "
-            f"expected a loopback address such as {DEFAULT_ENDPOINT}"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: it may lead anywhere
-        return False
-
-
-def _check_port(endpoint: str) -> None:
-    """Refuse what libzmq would take modulo 65536."""
-    transport, _, address = endpoint.partition("://")
-    port = address.rpartition(":")[2]
-    if transport == "tcp" and port != "*" and not (port.isdecimal() and 0 < int(port) < 65536):
-        raise EndpointError(f"{endpoint!r} has no port: expected a number from 1 to 65535 after the last ':'")
-
-
-def _refuse_taken_path(endpoint: str, path: Path) -> None:
-    """Libzmq would delete whatever lies at the path, also another program's socket, and take over."""
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise EndpointError(f"{endpoint}: {path} is there already and no socket: choose another --endpoint")
-    with sockets.socket(sockets.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:  # nobody listens: left behind by a program that was killed
-            return
-    raise _in_use(endpoint)
-
-
-def _in_use(endpoint: str) -> EndpointError:
-    return EndpointError(f"{endpoint} is in use: stop the other program, or choose another --endpoint")
 
 
 if __name__ == "__main__":

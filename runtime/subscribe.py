@@ -13,7 +13,8 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from runtime.stream import DEFAULT_ENDPOINT, EndpointError, Message, subscribe
+from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError
+from runtime.stream import Message, subscribe
 from runtime.view import StreamView, line
 
 EPILOG = """\

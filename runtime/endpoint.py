@@ -1,0 +1,64 @@
+"""Endpoints: where the emotion stream may be published, checked before libzmq sees it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket as sockets
+from pathlib import Path
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5563"
+
+
+class EndpointError(ValueError):
+    """An endpoint that cannot be bound or connected to."""
+
+
+def check_bindable(endpoint: str) -> None:
+    """Refuse what cannot be bound, or would let other machines listen. Raises EndpointError."""
+    transport, _, address = endpoint.partition("://")
+    if transport == "ipc" and address:
+        _refuse_taken_path(endpoint, Path(address))
+        return
+    host = address.rpartition(":")[0].strip("[]")
+    if transport != "tcp" or not host:
+        raise EndpointError(f"{endpoint!r} is no endpoint: expected tcp://127.0.0.1:PORT or ipc://FILE")
+    check_port(endpoint)
+    if host not in ("localhost", "lo") and not _is_loopback(host):
+        raise EndpointError(
+            f"{endpoint} reaches beyond this machine, where anybody could listen: "
+            f"expected a loopback address such as {DEFAULT_ENDPOINT}"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: it may lead anywhere
+        return False
+
+
+def check_port(endpoint: str) -> None:
+    """Refuse what libzmq would take modulo 65536. Raises EndpointError."""
+    transport, _, address = endpoint.partition("://")
+    port = address.rpartition(":")[2]
+    if transport == "tcp" and port != "*" and not (port.isdecimal() and 0 < int(port) < 65536):
+        raise EndpointError(f"{endpoint!r} has no port: expected a number from 1 to 65535 after the last ':'")
+
+
+def _refuse_taken_path(endpoint: str, path: Path) -> None:
+    """Libzmq would delete whatever lies at the path, also another program's socket, and take over."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise EndpointError(f"{endpoint}: {path} is there already and no socket: choose another --endpoint")
+    with sockets.socket(sockets.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:  # nobody listens: left behind by a program that was killed
+            return
+    raise in_use(endpoint)
+
+
+def in_use(endpoint: str) -> EndpointError:
+    """The error for an endpoint that another program has bound."""
+    return EndpointError(f"{endpoint} is in use: stop the other program, or choose another --endpoint")
