@@ -34,10 +34,8 @@ from models.export import export_onnx
 from models.losses import objective
 
 CHECK_STEPS = 100
-FILES = (
+LIVE_FILES = (  # what the application reads; the checkpoint beside them is for training
     "network.onnx",
-    "network.safetensors",
-    "network.json",
     "text_encoder.onnx",
     "tokenizer.json",
     "features.json",
@@ -111,7 +109,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_t.exp())
+    return log_t.exp().item()
 
 
 def train(
@@ -200,7 +198,7 @@ def bundle(
         "precision": "fp32",
         "sha256": {
             file: hashlib.sha256((out / file).read_bytes()).hexdigest()
-            for file in FILES
+            for file in LIVE_FILES
             if (out / file).exists()
         },
     }

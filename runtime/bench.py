@@ -1,4 +1,4 @@
-"""Benchmarks: ``python -m runtime.bench live|soak|engine|size``.
+"""Benchmarks: ``python -m runtime.bench live|features|engine|soak|size``.
 
 They run the real application on a real file and measure from outside: messages by subscribing, memory
 and processor time from /proc. Nothing here is a test; BENCHMARKS.md keeps the results.
@@ -149,6 +149,40 @@ def engine(console: Console, windows: int) -> None:
     console.print(table)
 
 
+def features(console: Console, file: Path) -> None:
+    """The feature code by itself, without processes: how much faster than real time is it?"""
+    import av
+
+    from capture.assets import face_landmarker
+    from capture.features.audio import SAMPLE_RATE_HZ, AudioFeatures
+    from capture.features.vision import FaceFeatures
+
+    with av.open(str(file)) as container:
+        frames = [
+            (frame.to_ndarray(format="rgb24").astype(np.uint8), frame.time or 0.0)
+            for frame in container.decode(video=0)
+        ]
+    with av.open(str(file)) as container:
+        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
+        chunks = [out for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+        sound = np.concatenate([chunk.to_ndarray().reshape(-1) for chunk in chunks])
+    table = Table("features", "took", "of real time", title=f"{file.name}, {len(frames)} frames")
+    seconds = len(sound) / SAMPLE_RATE_HZ
+    with FaceFeatures(face_landmarker()) as vision:
+        started = time.perf_counter()
+        for rgb, at in frames:
+            vision.extract(rgb, round(at * 1000))
+        took = time.perf_counter() - started
+    table.add_row("vision", f"{took:.2f} s, {len(frames) / took:.0f} frames/s", f"{took / seconds:.2f}")
+    audio = AudioFeatures()
+    started = time.perf_counter()
+    for start in range(0, len(sound), 640):
+        audio.accept(sound[start : start + 640])
+    took = time.perf_counter() - started
+    table.add_row("audio", f"{took:.2f} s for {seconds:.1f} s of sound", f"{took / seconds:.3f}")
+    console.print(table)
+
+
 def size(console: Console) -> None:
     """What the live install (no extras) puts on disk, by distribution."""
     megabytes: dict[str, float] = {}
@@ -208,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--minutes", type=float, default=10)
     one = commands.add_parser("engine", help="one window through the network")
     one.add_argument("--windows", type=int, default=60)
+    one = commands.add_parser("features", help="the feature code by itself")
+    one.add_argument("file", type=Path)
     commands.add_parser("size", help="what the live install puts on disk")
     options = parser.parse_args(arguments)
     console = Console()
@@ -223,6 +259,8 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     match options.command:
         case "live":
             live(console, options.file)
+        case "features":
+            features(console, options.file)
         case "soak":
             soak(console, options.minutes)
         case "engine":
