@@ -1,186 +1,79 @@
-"""Data: features of the corpora, and windows composed from them as the live application would cut them.
+"""What training learns from: batches of windows, and the data sets that make them.
 
-No corpus at hand has all three senses of one person, so a sample is composed: a line, a voice and a face
-of the same emotion and the same split. What the windows see of them:
-
-* text: the line's word pieces, right-aligned.
-* audio: two clips of the emotion one after the other, cut anywhere in the second, or one clip with padding
-  before it; a random gain, a random steady noise floor.
-* vision: a still face becomes a short film at a camera's rate (15 to 30 Hz): either held, or, in a third
-  of the samples, rising from the mean neutral face to its apex over 0.2 to 0.8 s (smoothstep, after the
-  onset-apex model of facial action), at 70 to 110 % of its intensity, with a slow random walk on top.
-
-Any non-empty subset of the senses may be there: all three in 40 %, each other subset in 10 %.
+A data set is anything with the attributes of ``Data``: an MMSA pickle (``models.mmsa``), a feature file
+made from labelled clips (``models.clips``), or windows composed from corpora of one sense each
+(``models.composed``). The trainer knows no more of them than this.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from capture.features.spec import FeatureSpec
 
-EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-NEUTRAL = EMOTIONS.index("neutral")
-SPLITS = {"train": 0, "validation": 1, "test": 2}
-SUBSETS = ("LAV", "LA", "LV", "AV", "L", "A", "V")
-SUBSET_ODDS = (0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
-
-MEL_COLUMNS = slice(0, 41)  # 40 log-mel bins and the log energy: all move with the gain
-BLENDSHAPES = slice(0, 52)
-ROTATION = slice(52, 55)
-PRESENCE = 58
-
 F32 = npt.NDArray[np.float32]
+Split = Literal["train", "validation", "test"]
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """One corpus of one split: items by emotion."""
-
-    items: list[F32]  # (T, D) each
-    labels: npt.NDArray[np.int64]
-    by_label: list[npt.NDArray[np.int64]]
+class DataError(ValueError):
+    """A data set that cannot be used; the message names the file, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Composed windows; masks are 1 for a real step."""
+    """B windows. Masks are 1 for a real step, 0 for padding; real steps stand at the end of a window."""
 
-    text: F32  # (B, T_l, D_l)
+    text: npt.NDArray[Any]  # (B, T_l, D_l) float32 features, or (B, T_l) int64 word pieces for a text encoder
     audio: F32  # (B, T_a, D_a)
     vision: F32  # (B, T_v, D_v)
     text_mask: F32  # (B, T_l)
-    audio_mask: F32
-    vision_mask: F32
-    labels: npt.NDArray[np.int64]  # (B,)
+    audio_mask: F32  # (B, T_a)
+    vision_mask: F32  # (B, T_v)
+    labels: npt.NDArray[Any]  # (B,) int64 classes, or (B,) float32 sentiments
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, index: npt.NDArray[np.int64] | slice) -> Batch:
+        """Some of the windows."""
+        return Batch(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
 
-def load(folder: Path, kind: str, split: str) -> Corpus:
-    """Read one split of ``ravdess.npz``, ``fer.npz`` or ``meld.npz``, less the pictures without a face."""
-    with np.load(folder / f"{kind}.npz") as stored:
-        values, offsets = stored["values"], stored["offsets"]
-        every, splits = stored["labels"], stored["splits"]
-    items, labels = [], []
-    for i in np.flatnonzero(splits == SPLITS[split]):
-        item = values[offsets[i] : offsets[i + 1]].astype(np.float32)
-        if kind == "fer" and item[0, PRESENCE] == 0:
-            continue
-        items.append(item)
-        labels.append(int(every[i]))
-    kept = np.array(labels)
-    return Corpus(items, kept, [np.flatnonzero(kept == label) for label in range(len(EMOTIONS))])
+@dataclass(frozen=True)
+class Input:
+    """One modality's shape and normalisation: the network reads ``(x - mean) * scale``."""
+
+    steps: int
+    dim: int  # of the features; with word pieces, of what the text encoder makes of them
+    mean: F32 | None = None  # (dim,); None: 0
+    scale: F32 | None = None  # (dim,); None: 1
 
 
-@dataclass
-class Composer:
-    """Composes batches from one split. The same seed gives the same batches."""
+class Data(Protocol):
+    """A data set."""
 
-    spec: FeatureSpec
-    text: Corpus
-    audio: Corpus
-    vision: Corpus
-    neutral_face: F32  # (59,) mean of the training split's neutral faces
-    augment: bool
-    rng: np.random.Generator
+    name: str  # for reports, for example "MOSI (unaligned)"
+    labels: tuple[str, ...]  # of the classes; () for a sentiment in [-3, 3]
+    inputs: Mapping[str, Input]  # text, audio, vision
+    features: FeatureSpec | None  # what the live application captures for it; None: it cannot run live
 
-    @classmethod
-    def open(cls, folder: Path, split: str, spec: FeatureSpec, *, augment: bool, seed: int) -> Composer:
-        """Read one split of the three corpora."""
-        text, audio, vision = (load(folder, kind, split) for kind in ("meld", "ravdess", "fer"))
-        train = vision if split == "train" else load(folder, "fer", "train")
-        neutral = np.stack([train.items[i][0] for i in train.by_label[NEUTRAL]]).mean(0)
-        return cls(spec, text, audio, vision, neutral, augment, np.random.default_rng(seed))
+    def batches(self, split: Split, size: int, seed: int) -> Iterator[Batch]:
+        """One pass: ``train`` in an order (and with an augmentation) that ``seed`` decides; the other
+        splits always the same, each window once."""
+        ...
 
-    def batch(
-        self, size: int, subset: str | None = None, labels: npt.NDArray[np.int64] | None = None
-    ) -> Batch:
-        """``size`` windows, emotions in equal shares; ``subset`` fixes which senses are there."""
-        if labels is None:
-            labels = self.rng.integers(len(EMOTIONS), size=size)
-        shapes = [(one.steps, one.dim) for one in (self.spec.text, self.spec.audio, self.spec.vision)]
-        values = [np.zeros((size, *shape), np.float32) for shape in shapes]
-        masks = [np.zeros((size, steps), np.float32) for steps, _ in shapes]
-        makers = (self._line, self._voice, self._film)
-        for row, label in enumerate(labels):
-            there = subset or self.rng.choice(SUBSETS, p=SUBSET_ODDS)
-            for sense, maker, value, mask in zip("LAV", makers, values, masks, strict=True):
-                if sense in there:
-                    steps = maker(int(label))
-                    value[row, -len(steps) :], mask[row, -len(steps) :] = steps, 1
-        return Batch(values[0], values[1], values[2], masks[0], masks[1], masks[2], labels)
-
-    def _pick(self, corpus: Corpus, label: int) -> F32:
-        return corpus.items[int(self.rng.choice(corpus.by_label[label]))]
-
-    def _line(self, label: int) -> F32:
-        """(S, 384) word pieces; when augmenting, one in twenty is lost, as a recogniser would."""
-        pieces = self._pick(self.text, label)[-self.spec.text.steps :]
-        if not self.augment or len(pieces) < 4:
-            return pieces
-        kept = self.rng.random(len(pieces)) > 0.05
-        return pieces[kept] if kept.any() else pieces
-
-    def _voice(self, label: int) -> F32:
-        """(T, 42) frames."""
-        clip = self._pick(self.audio, label)
-        end = int(self.rng.uniform(0.6, 1.0) * len(clip)) if self.augment else len(clip)
-        frames = clip[:end]
-        if self.rng.random() < 0.7:
-            frames = np.concatenate([self._pick(self.audio, label), frames])
-        frames = frames[-self.spec.audio.steps :].copy()
-        if self.augment:
-            frames[:, MEL_COLUMNS] += self.rng.uniform(-10, 15) * np.log(10) / 10  # gain in dB
-            floor = self.rng.uniform(0, 11) + self.rng.normal(0, 0.7, 41)
-            frames[:, MEL_COLUMNS] = np.logaddexp(frames[:, MEL_COLUMNS], floor)
-        return np.asarray(frames, np.float32)
-
-    def _film(self, label: int) -> F32:
-        """(T, 59) frames of a still face, see the module's words."""
-        face = self._pick(self.vision, label)[0]
-        rate_hz = self.rng.uniform(15, 30)
-        seconds = self.spec.vision.window_s if self.rng.random() < 0.7 else self.rng.uniform(0.5, 4)
-        n = max(2, min(self.spec.vision.steps, int(seconds * rate_hz)))
-        ramp = np.ones(n, np.float32)
-        if self.augment and self.rng.random() < 1 / 3:
-            onset_s, rise_s = self.rng.uniform(0, seconds * 0.5), self.rng.uniform(0.2, 0.8)
-            x = np.clip((np.arange(n) / rate_hz - onset_s) / rise_s, 0, 1)
-            ramp = (x * x * (3 - 2 * x)).astype(np.float32)
-        intensity = self.rng.uniform(0.7, 1.1) if self.augment else 1.0
-        film = np.repeat(face[None], n, 0)
-        film[:, BLENDSHAPES] = self.neutral_face[BLENDSHAPES] + (ramp * intensity)[:, None] * (
-            face[BLENDSHAPES] - self.neutral_face[BLENDSHAPES]
-        )
-        if self.augment:
-            film[:, BLENDSHAPES] += _walk(self.rng, n, 52, 0.03) + self.rng.normal(0, 0.02, 52)
-            film[:, ROTATION] += _walk(self.rng, n, 3, 0.05) + self.rng.normal(0, 0.1, 3)
-        film[:, BLENDSHAPES] = np.clip(film[:, BLENDSHAPES], 0, 1)
-        return film
+    def __len__(self) -> int:
+        """Training windows in a pass."""
+        ...
 
 
-def normalisation(folder: Path) -> dict[str, tuple[F32, F32]]:
-    """Mean and 1/deviation of every column over the training split.
-
-    Shut out with a scale of 0: the head's place before the camera (crops of a face know nothing of it)
-    and ``presence`` (the mask says it).
-    """
-    found = {}
-    for sense, kind in (("text", "meld"), ("audio", "ravdess"), ("vision", "fer")):
-        rows = np.concatenate(load(folder, kind, "train").items)
-        scale = (1 / np.maximum(rows.std(0), 0.02)).astype(np.float32)
-        if sense == "vision":
-            scale[ROTATION.stop :] = 0
-        found[sense] = rows.mean(0).astype(np.float32), scale
-    return found
-
-
-def _walk(rng: np.random.Generator, steps: int, columns: int, deviation: float) -> Any:
-    """A slow random walk that stays near zero: (steps, columns)."""
-    kicks = rng.normal(0, deviation * 0.31, (steps, columns))
-    for t in range(1, steps):
-        kicks[t] += 0.95 * kicks[t - 1]
-    return kicks
+def slices(whole: Batch, size: int, seed: int | None) -> Iterator[Batch]:
+    """Cut a split that lies in memory into batches, shuffled by ``seed`` unless it is None."""
+    order = np.arange(len(whole)) if seed is None else np.random.default_rng(seed).permutation(len(whole))
+    for start in range(0, len(whole), size):
+        yield whole.rows(order[start : start + size])

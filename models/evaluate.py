@@ -21,7 +21,8 @@ import torch.nn.functional as F
 
 from capture.features import spec
 from capture.features.spec import FeatureSpec
-from models.data import EMOTIONS, SUBSETS, Batch, Composer, Corpus, load, normalisation
+from models.composed import EMOTIONS, SUBSETS, Composer, Corpus, load, normalisation
+from models.data import Batch
 from models.export import INPUTS
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"

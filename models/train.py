@@ -1,6 +1,6 @@
 """Training of the bundled network: ``python -m models.train --features DIR --out DIR``.
 
-Composed windows (``models.data``) in, a bundle out that ``python -m runtime.live --network DIR`` takes.
+Composed windows (``models.composed``) in, a bundle out that ``python -m runtime.live --network DIR`` takes.
 The best network on composed validation windows is kept; Ctrl-C, ``--minutes`` and early stopping all end
 with it. What the network is worth is ``models.evaluate``'s to say.
 """
@@ -28,7 +28,8 @@ from torch import Tensor
 from capture.features import audio, spec, text, vision
 from capture.features.spec import FeatureSpec, InputSpec
 from models.checkpoint import save
-from models.data import EMOTIONS, SUBSETS, Batch, Composer, normalisation
+from models.composed import EMOTIONS, SUBSETS, Composer, normalisation
+from models.data import Batch
 from models.dmd import DMD, DMDConfig, InputConfig
 from models.export import export_onnx
 from models.losses import objective

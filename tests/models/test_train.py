@@ -12,7 +12,7 @@ import torch
 
 from capture.features import audio, vision
 from models import checkpoint, train
-from models.data import EMOTIONS, SPLITS, Composer
+from models.composed import EMOTIONS, SPLITS, Composer
 from models.export import INPUTS, OUTPUTS
 from runtime import network
 

@@ -9,7 +9,7 @@ import pytest
 
 from capture.features import audio, text, vision
 from capture.features.spec import FeatureSpec, InputSpec
-from models.data import EMOTIONS, SPLITS, SUBSETS, Composer, load, normalisation
+from models.composed import EMOTIONS, SPLITS, SUBSETS, Composer, load, normalisation
 
 TEXT_COLUMNS = 384
 SPEC = FeatureSpec(
