@@ -11,6 +11,7 @@ import pytest
 from models import published, tables
 from models.config import Ablation, ConfigError, Training
 from models.layouts import Score, Table, Variant, layout
+from models.training import Interrupted
 
 EVERYTHING = [str(n) for n in (1, 2, 3, 4)]
 
@@ -41,14 +42,14 @@ def score_of(config: Training, metric: str, sense: str = "") -> float:
 
 
 class Trainer:
-    """Leaves a report, as a training does; stops before the ``stop``-th one."""
+    """Leaves a report, as a training does; is stopped in the one after the ``stop``-th."""
 
-    def __init__(self, stop: int = 10_000) -> None:
-        self.stop, self.trained = stop, list[tuple[Training, Path]]()
+    def __init__(self, stop: int = 10_000, how: type[BaseException] = KeyboardInterrupt) -> None:
+        self.stop, self.how, self.trained = stop, how, list[tuple[Training, Path]]()
 
     def __call__(self, config: Training, out: Path) -> None:
         if len(self.trained) == self.stop:
-            raise KeyboardInterrupt
+            raise self.how
         self.trained.append((config, out))
         metrics = ("Acc-7", "Acc-2", "F1")
         test: dict[str, Any] = {"fused": {m: score_of(config, m) for m in metrics}}
@@ -148,10 +149,11 @@ def test_every_cell_is_trained_once_though_tables_share_it(given: Any, tmp_path:
     assert {config.optimisation.batch for config, _ in trainer.trained} == {4}
 
 
+@pytest.mark.parametrize("how", [KeyboardInterrupt, Interrupted])
 def test_a_stopped_run_goes_on_where_it_stopped(
-    given: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: type[BaseException]
 ) -> None:
-    first = Trainer(stop=3)
+    first = Trainer(3, how)
     assert run(tmp_path, first, "--tables", "3") == 130
     assert "3 finished cells; the same command goes on" in capsys.readouterr().err
     half = (tmp_path / "out" / "tables.md").read_text()
