@@ -1,70 +1,98 @@
-"""Data: features of the corpora, and windows composed from them as the live application would cut them.
+"""Composed windows: a line, a voice and a face of one emotion, cut as the live application would cut them.
 
-No corpus at hand has all three senses of one person, so a sample is composed: a line, a voice and a face
-of the same emotion and the same split. What the windows see of them:
+No corpus at hand has all three senses of one person, so a sample is composed of items of the same
+emotion and the same split. What a window sees of them (augmentation in training only):
 
-* text: the line's word pieces, right-aligned.
-* audio: two clips of the emotion one after the other, cut anywhere in the second, or one clip with padding
-  before it; a random gain, a random steady noise floor.
-* vision: a still face becomes a short film at a camera's rate (15 to 30 Hz): either held, or, in a third
-  of the samples, rising from the mean neutral face to its apex over 0.2 to 0.8 s (smoothstep, after the
-  onset-apex model of facial action), at 70 to 110 % of its intensity, with a slow random walk on top.
+* text: the line's word pieces, right-aligned. Augmented: punctuation lost in a third of the lines, one piece
+  in twenty lost, as a recogniser would; in a tenth, a neutral line was said before.
+* audio: the clip's newest 4 s, before it another clip of the emotion, its own silence, or nothing.
+  Augmented: cut anywhere in its last 40 %, a random gain, a random steady noise floor.
+* vision: a still face becomes a short film at a camera's rate (15 to 30 Hz): held or, in a third of the
+  training samples, rising from the mean neutral face to its apex over 0.2 to 0.8 s (smoothstep, after the
+  onset-apex model of facial action), at 80 to 110 % of its intensity, with a slow random walk on top; in a
+  fifth, the face is lost for a while.
 
-Any non-empty subset of the senses may be there: all three in 40 %, each other subset in 10 %.
+Any non-empty subset of the senses may be there: all three in 40 %, each other subset in 10 %. Variants of an
+item (another room, another light) count as items of the training split.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from capture.features.spec import FeatureSpec
-from models.data import F32, Batch
+from capture.features import audio, text, vision
+from capture.features.spec import FeatureSpec, InputSpec
+from models import baseline
+from models.corpora import EMOTIONS, KINDS, TEST, TRAIN, VALIDATION, Kind
+from models.data import F32, Batch, DataError, Input, Split
 
-EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 NEUTRAL = EMOTIONS.index("neutral")
-SPLITS = {"train": 0, "validation": 1, "test": 2}
+SPLITS: dict[Split, int] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 SUBSETS = ("LAV", "LA", "LV", "AV", "L", "A", "V")
 SUBSET_ODDS = (0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
+SENSE_OF: dict[Kind, str] = {"meld": "text", "ravdess": "audio", "fer": "vision"}
 
+LINE_VARIANTS = 6
 MEL_COLUMNS = slice(0, 41)  # 40 log-mel bins and the log energy: all move with the gain
+ENERGY = 40
 BLENDSHAPES = slice(0, 52)
 ROTATION = slice(52, 55)
-PRESENCE = 58
+PRESENCE = vision.PRESENCE
+TRAINED_ON = "trained_on.npz"
+EMBEDDING = 384  # columns of the bundled text encoder
+PUNCTUATION = frozenset(
+    {999, 1000, 1010, 1011, 1012, 1024, 1025, 1029}
+)  # ! " , - . : ; ? in BERT's vocabulary
 
 
 @dataclass(frozen=True)
 class Corpus:
     """One corpus of one split: items by emotion."""
 
-    items: list[F32]  # (T, D) each
+    items: list[npt.NDArray[Any]]  # (T, D) each, or (S,) word pieces
     labels: npt.NDArray[np.int64]
     by_label: list[npt.NDArray[np.int64]]
 
+    @classmethod
+    def of(cls, items: list[npt.NDArray[Any]], labels: npt.NDArray[np.int64], kind: Kind) -> Corpus:
+        """Items and their labels, less the pictures without a face."""
+        kept = [i for i in range(len(items)) if kind != "fer" or items[i][0, PRESENCE] > 0]
+        chosen = labels[kept]
+        return cls(
+            [items[i] for i in kept], chosen, [np.flatnonzero(chosen == n) for n in range(len(EMOTIONS))]
+        )
 
-def load(folder: Path, kind: str, split: str) -> Corpus:
-    """Read one split of ``ravdess.npz``, ``fer.npz`` or ``meld.npz``, less the pictures without a face."""
-    with np.load(folder / f"{kind}.npz") as stored:
-        values, offsets = stored["values"], stored["offsets"]
-        every, splits = stored["labels"], stored["splits"]
-    items, labels = [], []
-    for i in np.flatnonzero(splits == SPLITS[split]):
-        item = values[offsets[i] : offsets[i + 1]].astype(np.float32)
-        if kind == "fer" and item[0, PRESENCE] == 0:
-            continue
-        items.append(item)
-        labels.append(int(every[i]))
-    kept = np.array(labels)
-    return Corpus(items, kept, [np.flatnonzero(kept == label) for label in range(len(EMOTIONS))])
+
+def load(folder: Path, kind: Kind, split: Split, *, plain: bool = False) -> Corpus:
+    """Read one split of ``ravdess.npz``, ``fer.npz`` or ``meld.npz``; ``plain``: without variants.
+
+    Raises DataError where the file is missing or of another layout.
+    """
+    path = folder / f"{kind}.npz"
+    try:
+        with np.load(path) as stored:
+            values, offsets, every = stored["values"], stored["offsets"], stored["labels"]
+            chosen = stored["splits"] == SPLITS[split]
+            if plain:
+                chosen &= stored["variants"] == 0
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: run build/extract_corpora.py first") from None
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"{path} is not of build/extract_corpora.py: {error}") from None
+    index = np.flatnonzero(chosen)
+    return Corpus.of([values[offsets[i] : offsets[i + 1]] for i in index], every[index], kind)
 
 
 @dataclass
 class Composer:
-    """Composes batches from one split. The same seed gives the same batches."""
+    """Composes batches from one split. The same generator state gives the same batches."""
 
     spec: FeatureSpec
     text: Corpus
@@ -74,55 +102,67 @@ class Composer:
     augment: bool
     rng: np.random.Generator
 
-    @classmethod
-    def open(cls, folder: Path, split: str, spec: FeatureSpec, *, augment: bool, seed: int) -> Composer:
-        """Read one split of the three corpora."""
-        text, audio, vision = (load(folder, kind, split) for kind in ("meld", "ravdess", "fer"))
-        train = vision if split == "train" else load(folder, "fer", "train")
-        neutral = np.stack([train.items[i][0] for i in train.by_label[NEUTRAL]]).mean(0)
-        return cls(spec, text, audio, vision, neutral, augment, np.random.default_rng(seed))
-
     def batch(
         self, size: int, subset: str | None = None, labels: npt.NDArray[np.int64] | None = None
     ) -> Batch:
         """``size`` windows, emotions in equal shares; ``subset`` fixes which senses are there."""
         if labels is None:
             labels = self.rng.integers(len(EMOTIONS), size=size)
-        shapes = [(one.steps, one.dim) for one in (self.spec.text, self.spec.audio, self.spec.vision)]
-        values = [np.zeros((size, *shape), np.float32) for shape in shapes]
-        masks = [np.zeros((size, steps), np.float32) for steps, _ in shapes]
-        makers = (self._line, self._voice, self._film)
+        spec = self.spec
+        pieces = np.zeros((size, spec.text.steps), np.int64)
+        sounds = np.zeros((size, spec.audio.steps, spec.audio.dim), np.float32)
+        films = np.zeros((size, spec.vision.steps, spec.vision.dim), np.float32)
+        masks = [np.zeros((size, one.steps), np.float32) for one in (spec.text, spec.audio, spec.vision)]
         for row, label in enumerate(labels):
             there = subset or self.rng.choice(SUBSETS, p=SUBSET_ODDS)
-            for sense, maker, value, mask in zip("LAV", makers, values, masks, strict=True):
-                if sense in there:
-                    steps = maker(int(label))
-                    value[row, -len(steps) :], mask[row, -len(steps) :] = steps, 1
-        return Batch(values[0], values[1], values[2], masks[0], masks[1], masks[2], labels)
+            if "L" in there:
+                line = self._line(int(label))
+                pieces[row, -len(line) :], masks[0][row, -len(line) :] = line, 1
+            if "A" in there:
+                sound = self._voice(int(label))
+                sounds[row, -len(sound) :], masks[1][row, -len(sound) :] = sound, 1
+            if "V" in there:
+                film = self._film(int(label))
+                seen = self._seen(len(film))
+                films[row, -len(film) :], masks[2][row, -len(film) :] = film * seen[:, None], seen
+        return Batch(pieces, sounds, films, masks[0], masks[1], masks[2], labels)
 
-    def _pick(self, corpus: Corpus, label: int) -> F32:
+    def _pick(self, corpus: Corpus, label: int) -> npt.NDArray[Any]:
         return corpus.items[int(self.rng.choice(corpus.by_label[label]))]
 
-    def _line(self, label: int) -> F32:
-        """(S, 384) word pieces; when augmenting, one in twenty is lost, as a recogniser would."""
-        pieces = self._pick(self.text, label)[-self.spec.text.steps :]
-        if not self.augment or len(pieces) < 4:
-            return pieces
-        kept = self.rng.random(len(pieces)) > 0.05
-        return pieces[kept] if kept.any() else pieces
+    def _line(self, label: int) -> npt.NDArray[np.int64]:
+        """(S,) word pieces between their first and last, which BERT expects."""
+        number = int(self.rng.choice(self.text.by_label[label]))
+        first, *inner, last = self.text.items[number]
+        if self.augment:
+            # A line has few ways of being disturbed, so that a frozen encoder sees each only once.
+            rng = np.random.default_rng([number, int(self.rng.integers(LINE_VARIANTS))])
+            if rng.random() < 1 / 3:
+                inner = [piece for piece in inner if piece not in PUNCTUATION]
+            if len(inner) > 3:
+                inner = [piece for piece in inner if rng.random() > 0.05]
+            if rng.random() < 0.1:
+                before = self.text.items[int(rng.choice(self.text.by_label[NEUTRAL]))]
+                inner = [*before[1:-1], *inner]
+        return np.array([first, *inner, last], np.int64)[-self.spec.text.steps :]
 
     def _voice(self, label: int) -> F32:
         """(T, 42) frames."""
         clip = self._pick(self.audio, label)
         end = int(self.rng.uniform(0.6, 1.0) * len(clip)) if self.augment else len(clip)
         frames = clip[:end]
-        if self.rng.random() < 0.7:
-            frames = np.concatenate([self._pick(self.audio, label), frames])
+        if self.augment and (before := self.rng.random()) < 0.8:
+            if before < 0.5:
+                frames = np.concatenate([self._pick(self.audio, label), frames])
+            elif (missing := self.spec.audio.steps - len(frames)) > 0:
+                quiet = clip[np.argsort(clip[:, ENERGY])[: max(8, len(clip) // 10)]]
+                frames = np.concatenate([quiet[self.rng.integers(len(quiet), size=missing)], frames])
         frames = frames[-self.spec.audio.steps :].copy()
         if self.augment:
-            frames[:, MEL_COLUMNS] += self.rng.uniform(-10, 15) * np.log(10) / 10  # gain in dB
-            floor = self.rng.uniform(0, 11) + self.rng.normal(0, 0.7, 41)
-            frames[:, MEL_COLUMNS] = np.logaddexp(frames[:, MEL_COLUMNS], floor)
+            frames[:, MEL_COLUMNS] += self.rng.uniform(-8, 12) * np.log(10) / 10  # gain in dB
+            if self.rng.random() < 0.4:
+                floor = self.rng.uniform(0, 9) + self.rng.normal(0, 0.7, 41)
+                frames[:, MEL_COLUMNS] = np.logaddexp(frames[:, MEL_COLUMNS], floor)
         return np.asarray(frames, np.float32)
 
     def _film(self, label: int) -> F32:
@@ -131,42 +171,157 @@ class Composer:
         rate_hz = self.rng.uniform(15, 30)
         seconds = self.spec.vision.window_s if self.rng.random() < 0.7 else self.rng.uniform(0.5, 4)
         n = max(2, min(self.spec.vision.steps, int(seconds * rate_hz)))
+        film = np.repeat(face[None], n, 0).astype(np.float32)
+        if not self.augment:
+            return film
         ramp = np.ones(n, np.float32)
-        if self.augment and self.rng.random() < 1 / 3:
+        if self.rng.random() < 1 / 3:
             onset_s, rise_s = self.rng.uniform(0, seconds * 0.5), self.rng.uniform(0.2, 0.8)
             x = np.clip((np.arange(n) / rate_hz - onset_s) / rise_s, 0, 1)
             ramp = (x * x * (3 - 2 * x)).astype(np.float32)
-        intensity = self.rng.uniform(0.7, 1.1) if self.augment else 1.0
-        film = np.repeat(face[None], n, 0)
-        film[:, BLENDSHAPES] = self.neutral_face[BLENDSHAPES] + (ramp * intensity)[:, None] * (
-            face[BLENDSHAPES] - self.neutral_face[BLENDSHAPES]
-        )
-        if self.augment:
-            film[:, BLENDSHAPES] += _walk(self.rng, n, 52, 0.03) + self.rng.normal(0, 0.02, 52)
-            film[:, ROTATION] += _walk(self.rng, n, 3, 0.05) + self.rng.normal(0, 0.1, 3)
+        neutral = self.neutral_face[BLENDSHAPES]
+        change = (ramp * self.rng.uniform(0.8, 1.1))[:, None] * (face[BLENDSHAPES] - neutral)
+        film[:, BLENDSHAPES] = neutral + change + _walk(self.rng, n, 52, 0.03)
+        film[:, ROTATION] += _walk(self.rng, n, 3, 0.04)
         film[:, BLENDSHAPES] = np.clip(film[:, BLENDSHAPES], 0, 1)
         return film
 
+    def _seen(self, steps: int) -> F32:
+        """Which frames of a film show the face."""
+        seen = np.ones(steps, np.float32)
+        if self.augment and self.rng.random() < 0.2:
+            start, length = self.rng.integers(steps), self.rng.integers(1, max(2, steps // 2))
+            seen[start : min(start + length, steps - 1)] = 0
+        return seen
+
+
+@dataclass
+class Composed:
+    """The three corpora as one data set (``models.data.Data``), with word pieces for a text encoder."""
+
+    folder: Path
+    windows: int = 4800  # in a training pass
+    held: int = 256  # validation and test windows of every subset
+    name: str = "composed emotions"
+    labels: tuple[str, ...] = EMOTIONS
+
+    def __len__(self) -> int:
+        return self.windows
+
+    @cached_property
+    def features(self) -> FeatureSpec:
+        """Windows of 4 s (words: 8 s) with the training split's statistics."""
+        return feature_spec(self.folder)
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        one = self.features
+        return {
+            "text": Input(one.text.steps, one.text.dim),
+            "audio": _input(one.audio),
+            "vision": _input(one.vision),
+        }
+
+    @cached_property
+    def _neutral_face(self) -> F32:
+        faces = load(self.folder, "fer", "train", plain=True)
+        return np.asarray(np.stack([faces.items[i][0] for i in faces.by_label[NEUTRAL]]).mean(0), np.float32)
+
+    @cached_property
+    def _corpora(self) -> dict[Split, tuple[Corpus, Corpus, Corpus]]:
+        return {}
+
+    def composer(self, split: Split, seed: int | list[int]) -> Composer:
+        """A composer of one split; only training is augmented."""
+        if split not in self._corpora:
+            meld, ravdess, fer = (load(self.folder, kind, split) for kind in ("meld", "ravdess", "fer"))
+            self._corpora[split] = meld, ravdess, fer
+        generator = np.random.default_rng(seed)
+        return Composer(self.features, *self._corpora[split], self._neutral_face, split == "train", generator)
+
+    def batches(self, split: Split, size: int, seed: int) -> Iterator[Batch]:
+        """Training: any subsets, by ``seed``. Otherwise ``held`` windows of every subset, always the same."""
+        if split == "train":
+            composer = self.composer(split, seed)
+            for start in range(0, self.windows, size):
+                yield composer.batch(min(size, self.windows - start))
+            return
+        for number, subset in enumerate(SUBSETS):
+            yield from self.subset(split, subset, size, number)
+
+    def attach(self, bundle: Path, embed: Callable[[npt.NDArray[Any]], F32]) -> None:
+        """Lay beside a network what evaluations need: which items it was trained on, and the baseline.
+
+        embed: word pieces (S,) -> the bundle's embeddings (S, D).
+        """
+        seen, regressions = {}, {}
+        for kind in KINDS:
+            with np.load(self.folder / f"{kind}.npz") as stored:
+                seen[kind] = np.unique(stored["fingerprints"][stored["splits"] != TEST])
+            corpus = load(self.folder, kind, "train", plain=True)
+            items = [embed(item) for item in corpus.items] if kind == "meld" else corpus.items
+            regressions[SENSE_OF[kind]] = baseline.fit(items, corpus.labels)
+        np.savez_compressed(bundle / TRAINED_ON, **seen)  # type: ignore[arg-type]
+        baseline.save(regressions, bundle)
+
+    def subset(self, split: Split, subset: str, size: int, seed: int) -> Iterator[Batch]:
+        """``held`` windows of one subset of the senses, emotions in equal shares."""
+        composer = self.composer(split, [seed, SPLITS[split]])
+        even = np.arange(self.held) % len(EMOTIONS)
+        for start in range(0, self.held, size):
+            part = even[start : start + size]
+            yield composer.batch(len(part), subset, part)
+
+
+def known(bundle: Path) -> dict[str, npt.NDArray[np.uint32]]:
+    """Fingerprints of what a network was trained or chosen on, by corpus; empty where it does not say."""
+    if not (bundle / TRAINED_ON).exists():
+        return {}
+    with np.load(bundle / TRAINED_ON) as stored:
+        return {kind: stored[kind] for kind in stored.files}
+
+
+def _input(one: InputSpec) -> Input:
+    return Input(one.steps, one.dim, np.array(one.mean, np.float32), np.array(one.scale, np.float32))
+
+
+def feature_spec(folder: Path) -> FeatureSpec:
+    """The FeatureSpec of networks for these corpora: windows of 4 s (words: 8 s)."""
+    statistics = normalisation(folder)
+
+    def one(sense: str, stream: Any, window_s: float, steps: int, dim: int) -> InputSpec:
+        mean, scale = (tuple(round(float(v), 6) for v in values) for values in statistics[sense])
+        return InputSpec(stream, window_s, steps, dim, mean, scale)
+
+    return FeatureSpec(
+        text=InputSpec(text.SPEC, 8.0, 48, EMBEDDING),
+        audio=one("audio", audio.SPEC, 4.0, 200, audio.SPEC.dim),
+        vision=one("vision", vision.SPEC, 4.0, 120, vision.SPEC.dim),
+    )
+
 
 def normalisation(folder: Path) -> dict[str, tuple[F32, F32]]:
-    """Mean and 1/deviation of every column over the training split.
+    """Mean and 1/deviation of every audio and vision column over the training split.
 
     Shut out with a scale of 0: the head's place before the camera (crops of a face know nothing of it)
-    and ``presence`` (the mask says it).
+    and ``presence`` (the mask says it). Embeddings go in as they are: their encoder is trained.
     """
     found = {}
-    for sense, kind in (("text", "meld"), ("audio", "ravdess"), ("vision", "fer")):
+    for kind in KINDS:
+        if kind == "meld":
+            continue
         rows = np.concatenate(load(folder, kind, "train").items)
         scale = (1 / np.maximum(rows.std(0), 0.02)).astype(np.float32)
-        if sense == "vision":
+        if kind == "fer":
             scale[ROTATION.stop :] = 0
-        found[sense] = rows.mean(0).astype(np.float32), scale
+        found[SENSE_OF[kind]] = rows.mean(0).astype(np.float32), scale
     return found
 
 
 def _walk(rng: np.random.Generator, steps: int, columns: int, deviation: float) -> Any:
-    """A slow random walk that stays near zero: (steps, columns)."""
+    """A slow random walk that stays near zero, about ``deviation`` wide: (steps, columns)."""
     kicks = rng.normal(0, deviation * 0.31, (steps, columns))
+    kicks[0] /= 0.31
     for t in range(1, steps):
         kicks[t] += 0.95 * kicks[t - 1]
     return kicks

@@ -57,10 +57,25 @@ class Input:
 class Data(Protocol):
     """A data set."""
 
-    name: str  # for reports, for example "MOSI (unaligned)"
-    labels: tuple[str, ...]  # of the classes; () for a sentiment in [-3, 3]
-    inputs: Mapping[str, Input]  # text, audio, vision
-    features: FeatureSpec | None  # what the live application captures for it; None: it cannot run live
+    @property
+    def name(self) -> str:
+        """For reports, for example "MOSI (unaligned)"."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the classes; () for a sentiment in [-3, 3]."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """Of text, audio and vision."""
+        ...
+
+    @property
+    def features(self) -> FeatureSpec | None:
+        """What the live application captures for it; None: a network of it cannot run live."""
+        ...
 
     def batches(self, split: Split, size: int, seed: int) -> Iterator[Batch]:
         """One pass: ``train`` in an order (and with an augmentation) that ``seed`` decides; the other
