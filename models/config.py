@@ -21,7 +21,8 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: Literal["mmsa", "clips", "composed"]
     path: str  # the pickle (mmsa), the folder of build/extract_features.py or of build/extract_corpora.py
-    windows: int = 4800  # composed: windows in one pass
+    windows: int = 4800  # composed: windows in one training pass
+    held: int = 256  # composed: validation and test windows of every subset of the senses
     text: Literal["features", "pieces"] = "features"  # pieces: token ids, for a text encoder that is trained
 
 
@@ -31,6 +32,7 @@ class TextEncoderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     source: str  # folder in Hugging Face's layout, or a wheel with it
     rate: float = 2e-5
     trained_layers: int = -1  # the last ones; -1: all, and the embeddings
+    trained_epochs: int = -1  # passes; then it is frozen, and every line is encoded only once; -1: all
 
 
 class Ablation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,12 +53,12 @@ class Optimisation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate: float = 1e-4
     schedule: Literal["plateau", "cosine", "constant"] = "plateau"
     warmup: int = 0  # updates
-    weight_decay: float = 5e-3
-    clip: float = 0.8  # of every gradient's value; 0: none
+    weight_decay: float = 0.0
+    clip: float = 0.6  # of every gradient's value; 0: none
     clip_norm: float = 0.0  # of the whole gradient's norm; 0: none
-    epochs: int = 100  # passes at most
+    epochs: int = 30  # passes at most
     patience: int = 10  # passes without progress before it stops; 0: never stops early
-    plateau: int = 5  # passes without progress before the rate falls to a tenth
+    plateau: int = 5  # passes without progress before the rate is halved
     average: float = 0.0  # decay of the moving average of weights that is validated and kept; 0: none
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of a GPU's forward pass
     modality_dropout: float = 0.0  # odds that a sense of a training window is taken away
@@ -86,3 +88,22 @@ def load(path: Path) -> Training:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check(config: Training) -> None:
+    """Refuse values that cannot train. Raises ConfigError."""
+    how = config.optimisation
+    for name in ("batch", "accumulate", "epochs"):
+        if getattr(how, name) < 1:
+            raise ConfigError(f"optimisation.{name} is {getattr(how, name)}, expected at least 1")
+    if not 0 <= how.modality_dropout < 1 or not 0 <= how.average < 1:
+        raise ConfigError(
+            f"optimisation.modality_dropout ({how.modality_dropout}) and average ({how.average}) "
+            "must lie in 0..1, without 1"
+        )
+    if how.rate <= 0:
+        raise ConfigError(f"optimisation.rate is {how.rate}, expected more than 0")
+    if config.data.kind == "composed" and config.text_encoder is None:
+        raise ConfigError("composed data are word pieces: give a [text_encoder] with its source")
+    if config.data.text == "pieces" and config.text_encoder is None:
+        raise ConfigError("data.text is 'pieces': give a [text_encoder] with its source")

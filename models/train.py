@@ -1,250 +1,261 @@
-"""Training of the bundled network: ``python -m models.train --features DIR --out DIR``.
+"""Training: ``python -m models.train --config FILE.toml --out DIR``.
 
-Composed windows (``models.composed``) in, a bundle out that ``python -m runtime.live --network DIR`` takes.
-The best network on composed validation windows is kept; Ctrl-C, ``--minutes`` and early stopping all end
-with it. What the network is worth is ``models.evaluate``'s to say.
+One command trains on MMSA pickles, on your own clips or on composed windows; the configuration says which. In
+``--out``: ``config.toml`` with every default, ``last.pt`` (the same command goes on from it), TensorBoard's
+events, the best network, ``report.html`` and its numbers, and, for data that the application can
+capture, ``bundle/`` for ``python -m runtime.live --network``. Several GPUs: ``torchrun --nproc-per-node N -m
+models.train …``.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import hashlib
+import contextlib
 import json
-import math
 import signal
 import sys
-import time
-from collections.abc import Sequence
+import tomllib
+import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
-import torch.nn.functional as F
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from torch import Tensor
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from capture.features import audio, spec, text, vision
-from capture.features.spec import FeatureSpec, InputSpec
-from models.checkpoint import save
-from models.composed import EMOTIONS, SUBSETS, Composer, normalisation
-from models.data import Batch
-from models.dmd import DMD, DMDConfig, InputConfig
-from models.export import export_onnx
-from models.losses import objective
+from models import bundle, text_encoder
+from models.ablation import ablate
+from models.checkpoint import config_from_dict, save
+from models.composed import Composed
+from models.config import ConfigError, Training, check, load
+from models.data import Data, DataError
+from models.dmd import DMD, MODALITIES, DMDConfig
+from models.emotion import EmotionNetwork
+from models.losses import LossWeights
+from models.served import Served
+from models.training import Interrupted, OtherRun, Run, Worker, join, seed_everything
 
-CHECK_STEPS = 100
-LIVE_FILES = (  # what the application reads; the checkpoint beside them is for training
-    "network.onnx",
-    "text_encoder.onnx",
-    "tokenizer.json",
-    "features.json",
-)
+INTERRUPTED = 130
 
 
-def feature_spec(folder: Path) -> FeatureSpec:
-    """The FeatureSpec of the bundled network: windows of 4 s (words: 8 s), statistics of training."""
-    statistics = normalisation(folder)
+def open_data(config: Training) -> Data:
+    """The data set of a configuration. Raises DataError."""
+    where, path = config.data, Path(config.data.path).expanduser()
+    if where.kind == "composed":
+        return Composed(path, where.windows, where.held)
+    if where.kind == "clips":
+        from models.clips import open_clips
 
-    def one(sense: str, stream: spec.StreamSpec, window_s: float, steps: int, dim: int) -> InputSpec:
-        mean, scale = (tuple(round(float(v), 6) for v in values) for values in statistics[sense])
-        return InputSpec(stream, window_s, steps, dim, mean, scale)
+        return open_clips(path, where.text)
+    from models.mmsa import open_mmsa
 
-    return FeatureSpec(
-        text=one("text", text.SPEC, 8.0, 48, 384),
-        audio=one("audio", audio.SPEC, 4.0, 200, audio.SPEC.dim),
-        vision=one("vision", vision.SPEC, 4.0, 120, vision.SPEC.dim),
-    )
-
-
-def configuration(features: FeatureSpec) -> DMDConfig:
-    """A small DMD: about 50 steps of each modality behind its convolution, 32 wide."""
-    return DMDConfig(
-        text=InputConfig(features.text.dim, features.text.steps, 3, 1),
-        vision=InputConfig(features.vision.dim, features.vision.steps, 5, 3),
-        audio=InputConfig(features.audio.dim, features.audio.steps, 5, 4),
-        outputs=len(EMOTIONS),
-        width=32,
-        heads=4,
-        levels=2,
-        memory_levels=2,
-        text_dropout=0.3,
-        embedding_dropout=0.1,
-        output_dropout=0.3,
-    )
+    return open_mmsa(path, where.text)
 
 
-def build(features: FeatureSpec) -> DMD:
-    """An untrained network with the normalisation inside."""
-    model = DMD(configuration(features))
-    for sense in ("text", "audio", "vision"):
-        one = features.input(sense)
-        model.set_normalisation(sense, torch.tensor(one.mean), torch.tensor(one.scale))
-    return model
+def build(config: Training, data: Data) -> tuple[EmotionNetwork, LossWeights]:
+    """An untrained network for a data set, with the normalisation inside, and the weights of its losses.
+
+    Raises ConfigError for values that make no network, and where the text encoder cannot be read.
+    """
+    given = dict(config.network)
+    values: dict[str, Any] = asdict(DMDConfig())
+    for modality in MODALITIES:
+        shape = data.inputs[modality]
+        values[modality] |= given.pop(modality, {}) | {"dim": shape.dim, "steps": shape.steps}
+    try:
+        described = config_from_dict(values | given | {"outputs": max(1, len(data.labels))})
+        described, weights = ablate(described, LossWeights(**config.loss), config.ablation)  # type: ignore[arg-type]
+        dmd = DMD(described)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"network or loss: {error}") from None
+    for modality in MODALITIES:
+        shape = data.inputs[modality]
+        if shape.mean is not None and shape.scale is not None:
+            dmd.set_normalisation(modality, torch.from_numpy(shape.mean), torch.from_numpy(shape.scale))
+    if config.text_encoder is None:
+        return EmotionNetwork(dmd), weights
+    try:
+        with text_encoder.unpacked(Path(config.text_encoder.source).expanduser()) as folder:
+            encoder = text_encoder.load(folder)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"text_encoder.source: {config.text_encoder.source}: {error}") from None
+    return EmotionNetwork(dmd, encoder, config.text_encoder.trained_layers), weights
 
 
-def inputs(batch: Batch) -> tuple[Tensor, ...]:
-    """A batch as the network takes it."""
-    arrays = batch.text, batch.audio, batch.vision, batch.text_mask, batch.audio_mask, batch.vision_mask
-    return tuple(torch.from_numpy(array) for array in arrays)
+def run(
+    config: Training, out: Path, *, worker: Worker | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Train as configured, or go on, and write the report; returns its numbers (``report.json``).
+
+    Raises DataError, ConfigError, OtherRun, Interrupted.
+    """
+    worker = worker or join()
+    console = console or Console(stderr=True, quiet=not worker.first)
+    check(config)
+    seed_everything(config.seed + worker.rank)
+    data = open_data(config)
+    seed_everything(config.seed)  # every process starts from the same weights
+    network, weights = build(config, data)
+    seed_everything(config.seed + worker.rank)
+    out.mkdir(parents=True, exist_ok=True)
+    training = Run(config, network, data, weights, out, worker)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress, _stopping(training):
+        bar = progress.add_task(config.name, total=config.optimisation.epochs)
+        training.resume()
+        progress.update(bar, completed=training.progress.epoch)
+        done = training.fit(progress.console.print, lambda share: progress.advance(bar, share))
+    if not worker.first:
+        return {}
+    save(network.dmd, out, extra={"labels": list(data.labels)})
+    heat: dict[str, float] = {}
+    if data.labels:
+        heat, abstain = calibrate(training)
+    if data.features is not None:
+        with contextlib.ExitStack() as stack:
+            tokenizer = None
+            if config.text_encoder is not None:
+                source = Path(config.text_encoder.source).expanduser()
+                tokenizer = stack.enter_context(text_encoder.unpacked(source)) / "tokenizer.json"
+            bundle.write(
+                network,
+                data,
+                out / "bundle",
+                name=config.name,
+                tokenizer=tokenizer,
+                temperatures=heat or {"": 1.0},
+                abstain_below=abstain if data.labels else 0.0,
+                how={"passes": done.epoch, "config": msgspec.to_builtins(config)},
+            )
+        if isinstance(data, Composed):
+            data.attach(out / "bundle", Served(out / "bundle").embed)
+    return report(training, data, config, out, heat)
 
 
-@torch.no_grad()
-def predict(model: DMD, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
-    """Fused logits (N, K) and labels (N,) of some batches."""
-    model.eval()
-    logits = torch.cat([model.infer(*inputs(batch)).logits for batch in batches])
-    return logits, torch.from_numpy(np.concatenate([batch.labels for batch in batches]))
+def report(
+    training: Run, data: Data, config: Training, out: Path, temperatures: dict[str, float]
+) -> dict[str, Any]:
+    """Write ``report.html``, ``report.md`` and ``report.json``; returns its numbers."""
+    from models import report as reporting
+
+    dmd = training.network.dmd
+    collected = {
+        split: reporting.collect(training.predict(split), dmd.homo_gd, dmd.hetero_gd)
+        for split in ("validation", "test")
+    }
+    reporting.write(out, collected, data, training.progress.history, config, temperature=temperatures.get(""))
+    numbers: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return numbers
 
 
-def temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that makes the probabilities of these logits most likely (Guo et al. 2017)."""
-    log_t = torch.zeros(1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_t], lr=0.1, max_iter=50)
+def calibrate(training: Run) -> tuple[dict[str, float], float]:
+    """From the validation split: a temperature for every subset of the senses and ``""`` for all of it, and
+    the threshold below which to abstain."""
+    logits, labels, subsets = [], [], []
+    for batch, output in training.predict("validation"):
+        logits.append(output.logits.cpu())
+        labels.append(torch.from_numpy(batch.labels))
+        masks = {letter: getattr(batch, f"{sense}_mask") for letter, sense in bundle.SENSE_LETTERS.items()}
+        there = [np.where(mask.any(1), letter, "") for letter, mask in masks.items()]
+        subsets += ["".join(letters) for letters in zip(*there, strict=True)]
+    all_logits, all_labels = torch.cat(logits), torch.cat(labels)
+    names = np.array(subsets)
+    heat = {"": bundle.temperature(all_logits, all_labels)}
+    divisor = torch.full((len(names), 1), heat[""])
+    for subset in sorted(set(subsets)):
+        rows = torch.from_numpy(np.flatnonzero(names == subset))
+        if subset and len(rows) >= 100:
+            heat[subset] = bundle.temperature(all_logits[rows], all_labels[rows])
+            divisor[rows] = heat[subset]
+    probabilities = (all_logits / divisor).softmax(1).double().numpy()
+    return heat, bundle.abstain_threshold(probabilities, all_labels.numpy())
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = F.cross_entropy(logits / log_t.exp(), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return log_t.exp().item()
-
-
-def train(
-    folder: Path,
-    features: FeatureSpec,
-    *,
-    minutes: float,
-    steps: int,
-    batch: int,
-    rate: float,
-    seed: int,
-    patience: int,
-) -> tuple[DMD, list[Batch]]:
-    """Train, and return the best network and the validation batches."""
-    torch.manual_seed(seed)
-    composer = Composer.open(folder, "train", features, augment=True, seed=seed)
-    held = Composer.open(folder, "validation", features, augment=False, seed=seed + 1)
-    validation = [held.batch(128, subset) for subset in SUBSETS for _ in range(2)]
-    model = build(features)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
-    best, best_loss, since, checked = copy.deepcopy(model.state_dict()), math.inf, 0, 0
-    stopping = False
+@contextlib.contextmanager
+def _stopping(training: Run) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run after the batch that is being computed."""
 
     def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
+        training.stopping = True
 
-    def check(step: int) -> str:
-        """Validate, keep the network if it is the best so far, and say how it is doing."""
-        nonlocal best, best_loss, since, checked
-        logits, labels = predict(model, validation)
-        loss = float(F.cross_entropy(logits, labels))
-        hit = float((logits.argmax(1) == labels).float().mean())
-        since, checked = 0 if loss < best_loss else since + 1, step
-        if loss < best_loss:
-            best, best_loss = copy.deepcopy(model.state_dict()), loss
-        return f"step {step}  validation {loss:.3f}  accuracy {hit:.3f}"
-
-    before = signal.signal(signal.SIGINT, stop)
-    started = time.monotonic()
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    step = 0
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Progress(*columns) as progress:
-            bar = progress.add_task("training", total=1.0)
-            while since < patience and not stopping:
-                spent = max(step / steps, (time.monotonic() - started) / 60 / minutes)
-                if spent >= 1:
-                    break
-                for group in optimiser.param_groups:
-                    group["lr"] = rate * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * spent))
-                made = composer.batch(batch)
-                model.train()
-                total, _ = objective(
-                    model(*inputs(made)), torch.from_numpy(made.labels), model.homo_gd, model.hetero_gd
-                )
-                optimiser.zero_grad()
-                total.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimiser.step()
-                step += 1
-                if step % CHECK_STEPS == 0:
-                    progress.console.print(check(step))
-                progress.update(bar, completed=spent)
-            if checked < step:
-                progress.console.print(check(step))
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    model.load_state_dict(best)
-    return model.eval(), validation
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def bundle(
-    model: DMD, features: FeatureSpec, out: Path, *, name: str, heat: float, how: dict[str, object]
-) -> None:
-    """Write everything but the text encoder, which is there already, and the manifest last."""
-    out.mkdir(parents=True, exist_ok=True)
-    spec.save(features, out / "features.json")
-    save(model, out, extra={"labels": list(EMOTIONS), "trained": how})
-    export_onnx(model, out / "network.onnx")
-    manifest = {
-        "name": name,
-        "task": "classification",
-        "labels": list(EMOTIONS),
-        "temperature": round(heat, 4),
-        "precision": "fp32",
-        "sha256": {
-            file: hashlib.sha256((out / file).read_bytes()).hexdigest()
-            for file in LIVE_FILES
-            if (out / file).exists()
-        },
-    }
-    (out / "bundle.json").write_text(json.dumps(manifest, indent=1) + "\n")
+def overridden(config: Training, settings: Sequence[str]) -> Training:
+    """The configuration with ``--set optimisation.rate=1e-3`` and the like. Raises ConfigError."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: expected NAME=VALUE, for example optimisation.rate=1e-3")
+        try:
+            parsed = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        *tables, field = name.split(".")
+        place = values
+        for table in tables:
+            if place.get(table) is None:
+                place[table] = {}
+            place = place[table]
+        place[field] = parsed
+    try:
+        return msgspec.convert(values, Training)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"--set: {error}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m models.train", description="Train the emotion network on composed windows."
+        prog="python -m models.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Configurations to start from lie in models/configs/.",
     )
-    parser.add_argument("--features", type=Path, required=True, help="folder of build/extract_corpora.py")
-    parser.add_argument("--out", type=Path, required=True, help="the bundle; has text_encoder.onnx already")
-    parser.add_argument("--name", default="dmd-composed-emotions")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--patience", type=int, default=15, help="checks without progress; one every 100 steps"
-    )
+    parser.add_argument("--config", type=Path, required=True, help="TOML file; fields in models/config.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; goes on if it has one")
+    parser.add_argument("--data", help="path of the data set, instead of the configuration's")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a field")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_args(arguments)
-    missing = [
-        kind for kind in ("ravdess", "fer", "meld") if not (options.features / f"{kind}.npz").is_file()
-    ]
-    if missing:
-        parser.error(
-            f"--features {options.features}: no {missing[0]}.npz: run build/extract_corpora.py first"
-        )
-    features = feature_spec(options.features)
-    model, validation = train(
-        options.features,
-        features,
-        minutes=options.minutes,
-        steps=options.steps,
-        batch=options.batch,
-        rate=options.rate,
-        seed=options.seed,
-        patience=options.patience,
-    )
-    heat = temperature(*predict(model, validation))
-    how = {k: v for k, v in vars(options).items() if k in ("minutes", "steps", "batch", "rate", "seed")}
-    bundle(model, features, options.out, name=options.name, heat=heat, how=how | asdict(model.config))
-    print(f"{options.out}: temperature {heat:.3f}")
+    try:
+        config = overridden(load(options.config), options.set)
+        if options.data:
+            config = msgspec.structs.replace(
+                config, data=msgspec.structs.replace(config.data, path=options.data)
+            )
+        worker = join(options.device)
+        options.out.mkdir(parents=True, exist_ok=True)
+        if worker.first:
+            (options.out / "config.toml").write_bytes(
+                msgspec.toml.encode(_without_none(msgspec.to_builtins(config)))
+            )
+        run(config, options.out, worker=worker)
+    except (ConfigError, DataError, OtherRun, OSError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2
+    except Interrupted:
+        print(f"stopped; the same command goes on from {options.out / 'last.pt'}", file=sys.stderr)
+        return INTERRUPTED
+    if worker.first:
+        print(options.out / "report.html")
     return 0
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: a field that is not set is left out."""
+    if isinstance(value, dict):
+        return {name: _without_none(one) for name, one in value.items() if one is not None}
+    return value
 
 
 if __name__ == "__main__":

@@ -1,68 +1,77 @@
-"""Training ends in a bundle that the application loads, and whose ONNX file is the PyTorch network."""
+"""Training from the command line: to a bundle and a report, through stops, kills and several processes."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from safetensors.numpy import load_file
 
-from capture.features import audio, vision
-from models import checkpoint, train
-from models.composed import EMOTIONS, SPLITS, Composer
-from models.export import INPUTS, OUTPUTS
+from models import bundle, checkpoint, train
+from models.composed import Composed, known
+from models.config import ConfigError, Training, load
+from models.corpora import EMOTIONS
+from models.served import Served
+from models.training import drop_senses, plateau
 from runtime import network
+from tests.models import made
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIG = ROOT / "models/configs/bundled.toml"
+
+
+def _arguments(material: Path, out: Path, *settings: str) -> list[str]:
+    given = [*made.TINY, f'text_encoder.source="{material / "bert"}"', *settings]
+    return [
+        "--config", str(CONFIG), "--data", str(material / "features"), "--out", str(out), "--device", "cpu",
+        *(part for setting in given for part in ("--set", setting)),
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two items of every emotion in every split; the emotion is the column that is raised."""
-    folder = tmp_path_factory.mktemp("features")
-    rng = np.random.default_rng(0)
-    for kind, columns, length in (("meld", 384, 6), ("ravdess", audio.SPEC.dim, 180), ("fer", 59, 1)):
-        labels = np.tile(np.repeat(np.arange(len(EMOTIONS)), 2), len(SPLITS))
-        values = rng.uniform(0, 0.2, (len(labels), length, columns)).astype(np.float32)
-        for item, label in enumerate(labels):
-            values[item, :, 3 * label] += 0.7
-        if kind == "fer":
-            values[..., vision.PRESENCE] = 1
-        np.savez(
-            folder / f"{kind}.npz",
-            values=values.reshape(-1, columns),
-            offsets=np.arange(len(labels) + 1) * length,
-            labels=labels,
-            splits=np.repeat(list(SPLITS.values()), 2 * len(EMOTIONS)),
-            names=np.array([f"{kind}-{i}" for i in range(len(labels))]),
-        )
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("material")
+    made.features(folder / "features")
+    made.encoder(folder / "bert")
     return folder
 
 
 @pytest.fixture(scope="module")
-def bundle(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle from the command line, after two steps."""
-    out = tmp_path_factory.mktemp("bundle")
-    arguments = ["--features", str(features), "--out", str(out), "--steps", "2", "--batch", "8"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            train, "SUBSETS", ("LAV",)
-        )  # a seventh of the validation windows: this is a test of the way
-        assert train.main(arguments) == 0
-    return out
+def out(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two passes."""
+    folder = tmp_path_factory.mktemp("run")
+    assert train.main(_arguments(material, folder)) == 0
+    return folder
 
 
-def test_the_application_takes_the_bundle_and_finds_its_labels(bundle: Path) -> None:
-    loaded = network.load(bundle)
+def test_the_application_takes_the_bundle_and_finds_its_labels(out: Path) -> None:
+    loaded = network.load(out / "bundle")
     assert loaded.manifest.labels == EMOTIONS
     assert loaded.manifest.task == "classification"
     assert loaded.manifest.temperature > 0
     assert loaded.features.audio.steps == 200 and loaded.features.vision.steps == 120
 
 
-def test_a_bundle_that_was_changed_is_refused(bundle: Path, tmp_path: Path) -> None:
-    for file in bundle.iterdir():
+def test_a_run_leaves_a_report_its_configuration_and_the_events(out: Path) -> None:
+    numbers = json.loads((out / "report.json").read_text())
+    assert numbers
+    assert (out / "report.html").stat().st_size > 10_000
+    assert list((out / "tensorboard").iterdir())
+    again = load(out / "config.toml")
+    assert again.optimisation.batch == 8 and again.optimisation.accumulate == 1
+
+
+def test_a_bundle_that_was_changed_is_refused(out: Path, tmp_path: Path) -> None:
+    for file in (out / "bundle").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with (tmp_path / "network.onnx").open("ab") as file:
         file.write(b"x")
@@ -70,41 +79,186 @@ def test_a_bundle_that_was_changed_is_refused(bundle: Path, tmp_path: Path) -> N
         network.load(tmp_path)
 
 
-def test_the_bundles_onnx_file_gives_its_checkpoints_numbers(bundle: Path, features: Path) -> None:
-    model = checkpoint.load(bundle)
-    spec = network.load(bundle).features
-    batch = Composer.open(features, "test", spec, augment=False, seed=1).batch(5)
-    session = ort.InferenceSession(bundle / "network.onnx", providers=["CPUExecutionProvider"])
-    got = session.run(list(OUTPUTS), {name: getattr(batch, name) for name in INPUTS})
+def test_the_bundles_graphs_give_the_numbers_of_the_network_that_was_trained(
+    out: Path, material: Path
+) -> None:
+    """Through the int8 encoder and the graph; its checkpoint on the same embeddings is equal to 1e-4."""
+    served, model = Served(out / "bundle"), checkpoint.load(out / "bundle")
+    batch = next(Composed(material / "features", held=7).batches("test", 7, 0))
+    answers = served.run(batch)
+    text = np.zeros((7, 48, 384), np.float32)
+    for row in range(7):
+        text[row, -6:] = served.embed(batch.text[row, -6:])
+    arrays = text, batch.audio, batch.vision, batch.text_mask, batch.audio_mask, batch.vision_mask
     with torch.no_grad():
-        expected = model.infer(*train.inputs(batch))
-    for name, values in zip(OUTPUTS, got, strict=True):
-        np.testing.assert_allclose(values, getattr(expected, name).numpy(), atol=1e-4, err_msg=name)
+        expected = model.infer(*(torch.from_numpy(array) for array in arrays))
+    np.testing.assert_allclose(answers.logits, expected.logits.numpy(), atol=1e-4)
+    np.testing.assert_allclose(answers.alone["audio"], expected.audio_logits.numpy(), atol=1e-4)
 
 
-def test_the_normalisation_of_the_spec_is_inside_the_network(bundle: Path) -> None:
-    model, spec = checkpoint.load(bundle), network.load(bundle).features
-    for sense in ("text", "audio", "vision"):
+def test_the_int8_encoder_is_near_the_one_that_was_trained(out: Path) -> None:
+    session = ort.InferenceSession(out / "bundle/text_encoder.onnx", providers=["CPUExecutionProvider"])
+    state = torch.load(out / "last.pt", weights_only=True)["best"]
+    config = train.overridden(load(out / "config.toml"), [])
+    whole, _ = train.build(config, train.open_data(config))
+    whole.load_state_dict(state)
+    pieces = np.array([[2, 5, 6, 8, 3]], np.int64)
+    with torch.no_grad():
+        expected = whole.embed(torch.from_numpy(pieces), None).numpy()
+    got = session.run(None, {"input_ids": pieces, "attention_mask": np.ones_like(pieces)})[0]
+    assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_the_normalisation_of_the_spec_is_inside_the_network(out: Path) -> None:
+    model, spec = checkpoint.load(out / "bundle"), network.load(out / "bundle").features
+    for sense in ("audio", "vision"):
         one = spec.input(sense)
         torch.testing.assert_close(model.decoupled[sense].mean, torch.tensor(one.mean))
         torch.testing.assert_close(model.decoupled[sense].scale, torch.tensor(one.scale))
 
 
-def test_the_manifest_vouches_for_every_file_that_is_served(bundle: Path) -> None:
-    """What training can go on from (the checkpoint) is no part of a served network."""
-    hashes = json.loads((bundle / "bundle.json").read_text())["sha256"]
-    checkpoints = {"network.safetensors", "network.json"}
-    assert set(hashes) == {file.name for file in bundle.iterdir()} - checkpoints - {"bundle.json"}
+def test_the_manifest_vouches_for_every_file_that_is_served(out: Path) -> None:
+    """What training and evaluation use (checkpoint, baseline, fingerprints) is no part of what is served."""
+    hashes = json.loads((out / "bundle/bundle.json").read_text())["sha256"]
+    assert set(hashes) == set(bundle.SERVED)
+    assert all((out / "bundle" / name).is_file() for name in hashes)
+
+
+def test_a_bundle_knows_what_it_was_trained_and_chosen_on(out: Path) -> None:
+    seen = known(out / "bundle")
+    assert all(len(seen[kind]) == 28 for kind in ("ravdess", "fer", "meld"))  # of 42; a third is the test
+
+
+def _start(*arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [sys.executable, *(launcher if processes > 1 else []), "-m", "models.train", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(
+    material: Path, tmp_path: Path
+) -> None:
+    longer = "optimisation.epochs=3"
+    process = _start(*_arguments(material, tmp_path / "killed", longer))
+    _wait_for(tmp_path / "killed/last.pt", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = torch.load(tmp_path / "killed/last.pt", weights_only=True)["progress"]["epoch"]
+    assert 1 <= done <= 3 and not (tmp_path / "killed/bundle").exists()
+    assert train.main(_arguments(material, tmp_path / "killed", longer)) == 0
+    assert train.main(_arguments(material, tmp_path / "whole", longer)) == 0
+    killed, whole = (load_file(tmp_path / name / "network.safetensors") for name in ("killed", "whole"))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(killed[name], value, err_msg=name)
+
+
+def test_ctrl_c_ends_with_a_sentence_and_status_130(material: Path, tmp_path: Path) -> None:
+    process = _start(*_arguments(material, tmp_path, "optimisation.epochs=1000", "optimisation.patience=0"))
+    _wait_for(tmp_path / "last.pt", process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("stopped; the same command goes on from")
+
+
+def test_two_processes_train_one_network(material: Path, tmp_path: Path) -> None:
+    process = _start(*_arguments(material, tmp_path), processes=2)
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 0, errors
+    network.load(tmp_path / "bundle")
+
+
+def test_another_configuration_does_not_go_on_with_a_run(
+    out: Path, material: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(_arguments(material, out, "optimisation.rate=0.5")) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_a_sense_is_taken_away_but_never_the_last_one(material: Path) -> None:
+    batch = Composed(material / "features", held=70).subset("test", "LAV", 70, 0)
+    dropped = drop_senses(next(batch), 0.7, np.random.default_rng(0))
+    there = np.stack([getattr(dropped, f"{s}_mask").any(1) for s in ("text", "audio", "vision")], 1)
+    assert there.any(1).all()
+    assert 0.3 < there.mean() < 0.6
+
+
+def test_the_rate_is_halved_when_nothing_improves() -> None:
+    assert plateau([3, 2, 1], 2) == 1
+    assert plateau([1, 2, 2], 2) == 1
+    assert plateau([1, 2, 2, 2], 2) == 0.5
+    assert plateau([1, 2, 2, 2, 2, 2, 2], 2) == 0.25
 
 
 def test_a_temperature_takes_back_what_was_too_sure() -> None:
     torch.manual_seed(0)
     logits = torch.randn(4000, 7)
     labels = torch.distributions.Categorical(logits=logits).sample()  # type: ignore[no-untyped-call]
-    assert train.temperature(3 * logits, labels) == pytest.approx(3, rel=0.15)
+    assert bundle.temperature(3 * logits, labels) == pytest.approx(3, rel=0.15)
+
+
+def test_the_threshold_is_where_answers_begin_to_be_right_more_often_than_not() -> None:
+    rng = np.random.default_rng(0)
+    top = rng.uniform(0.2, 1, 20_000)
+    right = rng.random(20_000) < top  # perfectly calibrated
+    probabilities = np.stack([top, 1 - top - 1e-3, np.full_like(top, 1e-3)], 1)
+    probabilities[probabilities[:, 0] < probabilities[:, 1], 1] = 0
+    labels = np.where(right, 0, 2)
+    assert bundle.abstain_threshold(probabilities, labels) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[data]\nkind='mmsa'\n", "path"),
+        ("[data]\nkind='csv'\npath='x'\n", "kind"),
+        ("surprise = 1\n[data]\nkind='mmsa'\npath='x'\n", "surprise"),
+        ("[data]\nkind='mmsa'\npath=", "Invalid"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused_with_the_field(
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    assert train.main(["--config", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "setting", ["optimisation.batch=0", "optimisation.modality_dropout=1.5", "optimisation.rate=-1"]
+)
+def test_values_that_cannot_train_are_refused(
+    material: Path, tmp_path: Path, setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(_arguments(material, tmp_path, setting)) == 2
+    assert setting.split("=")[0] in capsys.readouterr().err
 
 
 def test_missing_features_are_status_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        train.main(["--features", str(tmp_path), "--out", str(tmp_path / "out")])
+    made.encoder(tmp_path / "bert")
+    assert train.main(_arguments(tmp_path, tmp_path / "out")) == 2
     assert "extract_corpora" in capsys.readouterr().err
+
+
+def test_a_setting_overrides_a_field_and_says_what_it_expected() -> None:
+    config = train.overridden(load(CONFIG), ["optimisation.rate=0.5", "name=other"])
+    assert (config.optimisation.rate, config.name) == (0.5, "other")
+    with pytest.raises(ConfigError, match="NAME=VALUE"):
+        train.overridden(config, ["optimisation.rate"])
+    with pytest.raises(ConfigError, match="epochs"):
+        train.overridden(config, ["optimisation.epochs=many"])
+    assert isinstance(config, Training)

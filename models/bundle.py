@@ -1,0 +1,119 @@
+"""The bundle: what a training leaves for the live application, ``python -m runtime.live --network DIR``.
+
+Two ONNX graphs (the text encoder with int8 weights), the FeatureSpec, and ``bundle.json``: what the network
+is, how its logits become probabilities, when it had better say nothing, and the sha256 of the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from capture.features import spec
+from models import text_encoder
+from models.checkpoint import save
+from models.data import Data
+from models.emotion import EmotionNetwork
+from models.export import export_onnx
+
+SERVED = (  # what the application reads; the checkpoint beside them is for training
+    "network.onnx",
+    "text_encoder.onnx",
+    "tokenizer.json",
+    "features.json",
+)
+SENSE_LETTERS = {"L": "text", "A": "audio", "V": "vision"}
+
+
+def temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that makes the probabilities of these logits most likely (Guo et al. 2017).
+
+    logits: (N, C); labels: (N,). Between 0.25 and 10.
+    """
+    log_t = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_t], lr=0.1, max_iter=50)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(logits / log_t.exp(), labels)
+        torch.autograd.backward(loss)
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return float(log_t.detach().exp().clamp(0.25, 10))
+
+
+def abstain_threshold(
+    probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], accuracy: float = 0.5
+) -> float:
+    """Below which top probability an answer is more often wrong than right: (N, C), (N,) -> threshold.
+
+    The lowest threshold under which the answers (at least 50 of them) are right in less than ``accuracy`` of
+    the cases; an isotonic reading of the reliability curve, so that one lucky bin decides nothing.
+    """
+    top, hit = probabilities.max(1), probabilities.argmax(1) == labels
+    order = np.argsort(top, kind="stable")
+    fitted = isotonic(hit[order].astype(np.float64))
+    under = np.flatnonzero(fitted < accuracy)
+    return float(top[order][under[-1]]) if len(under) >= 50 else 0.0
+
+
+def isotonic(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The non-decreasing sequence nearest to ``values`` (pool adjacent violators)."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, size = float(value), 1
+        while blocks and blocks[-1][0] >= mean:
+            before, length = blocks.pop()
+            mean, size = (mean * size + before * length) / (size + length), size + length
+        blocks.append((mean, size))
+    return np.concatenate([np.full(size, mean) for mean, size in blocks])
+
+
+def write(
+    network: EmotionNetwork, data: Data, out: Path, *, name: str, tokenizer: Path | None,
+    temperatures: Mapping[str, float], abstain_below: float, how: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write the bundle, its manifest last.
+
+    temperatures: by subset of the senses (``LAV``, ``LA``…), and ``""`` for any other. tokenizer: the
+    ``tokenizer.json`` of the network's text encoder; None leaves the encoder that lies in ``out``.
+    """
+    assert data.features is not None
+    out.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    (out / "bundle.json").unlink(missing_ok=True)  # half a bundle must not look like one
+    spec.save(data.features, out / "features.json")
+    save(network.dmd, out, extra={"labels": list(data.labels), "trained": dict(how)})
+    export_onnx(network.dmd, out / "network.onnx")
+    if network.encoder is not None:
+        text_encoder.export(network.encoder, out / "text_encoder.onnx")
+    if tokenizer is not None:
+        text_encoder.write_tokenizer(tokenizer, out)
+    manifest = {
+        "name": name,
+        "task": "classification" if data.labels else "regression",
+        "labels": list(data.labels),
+        "temperature": round(temperatures[""], 4),
+        "temperatures": {subset: round(t, 4) for subset, t in temperatures.items() if subset},
+        "abstain_below": round(abstain_below, 4),
+        "precision": "fp32",
+        "sha256": {
+            file: hashlib.sha256((out / file).read_bytes()).hexdigest()
+            for file in SERVED
+            if (out / file).exists()
+        },
+    }
+    half = out / "bundle.json.half"
+    half.write_text(json.dumps(manifest, indent=1) + "\n")
+    half.replace(out / "bundle.json")

@@ -1,0 +1,411 @@
+"""The training loop: passes over a data set, validation after each, the best network kept.
+
+Everything that the next pass depends on is written to ``last.pt`` after each pass, atomically, so a run that
+was stopped or killed goes on to the very numbers of one that was not. Under ``torchrun`` every process takes
+its share of each pass's batches and gradients are averaged; the first process writes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from models.config import Optimisation, Training
+from models.data import Batch, Data, Split
+from models.dmd import DMDOutput
+from models.emotion import EmotionNetwork
+from models.losses import LossWeights, objective
+
+SENSES = ("text", "audio", "vision")
+
+
+class OtherRun(ValueError):
+    """A folder holds a run of another configuration."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it is kept and can go on."""
+
+
+@dataclass
+class Progress:
+    """Where a run is."""
+
+    epoch: int = 0  # passes done
+    best: float = math.inf  # validation loss of the best pass
+    since: int = 0  # passes without progress
+    history: list[dict[str, float]] = field(default_factory=list)  # one row a pass
+
+
+class Step(nn.Module):
+    """Forward and objective in one module, so that DistributedDataParallel sees all of it."""
+
+    def __init__(self, network: EmotionNetwork, weights: LossWeights, precision: str) -> None:
+        super().__init__()
+        self.network, self.weights = network, weights
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+    def forward(self, tensors: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(labels.device.type, self.dtype) if self.dtype else nullcontext():
+            output = self.network(*tensors)
+        dmd = self.network.dmd
+        return objective(_float(output), labels, dmd.homo_gd, dmd.hetero_gd, self.weights)
+
+
+def _float(output: DMDOutput) -> DMDOutput:
+    """Losses are computed in float32, whatever the forward pass was."""
+
+    def widen(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(widen(part) for part in value)
+        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return DMDOutput(**{f.name: widen(getattr(output, f.name)) for f in fields(output)})
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among those of a run."""
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+def join(device: str = "auto") -> Worker:
+    """Join the processes that ``torchrun`` started, or be alone. device: auto, cpu, cuda."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "RANK" not in os.environ:
+        return Worker(torch.device(device))
+    local = int(os.environ["LOCAL_RANK"])
+    if device == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    where = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
+    return Worker(where, dist.get_rank(), dist.get_world_size())
+
+
+def seed_everything(seed: int) -> None:
+    """Python, NumPy and every device of PyTorch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may use the global generator
+    torch.manual_seed(seed)
+
+
+def tensors(batch: Batch, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor]:
+    """A batch as the network takes it, and its labels."""
+    arrays = batch.text, batch.audio, batch.vision, batch.text_mask, batch.audio_mask, batch.vision_mask
+    moved = tuple(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
+    return moved, torch.from_numpy(batch.labels).to(device)
+
+
+def drop_senses(batch: Batch, odds: float, rng: np.random.Generator) -> Batch:
+    """Take each sense away from a window with these odds, but never the last one it has."""
+    if not odds:
+        return batch
+    there = np.stack([np.asarray(getattr(batch, f"{s}_mask")).any(1) for s in SENSES], 1)  # (B, 3)
+    kept = there & (rng.random(there.shape) >= odds)
+    lost = ~kept.any(1)
+    kept[lost] = there[lost]
+    changes = {f"{s}_mask": getattr(batch, f"{s}_mask") * kept[:, i, None] for i, s in enumerate(SENSES)}
+    return Batch(**{f.name: changes.get(f.name, getattr(batch, f.name)) for f in fields(batch)})
+
+
+class Run:
+    """One training: the network, its optimiser, and where it is.
+
+    Args:
+        config: what was asked for.
+        network: untrained; what is best on validation is in it when ``fit`` returns.
+        folder: for ``last.pt`` and TensorBoard's events.
+        worker: from ``join``.
+    """
+
+    def __init__(
+        self, config: Training, network: EmotionNetwork, data: Data, weights: LossWeights, folder: Path,
+        worker: Worker,
+    ) -> None:  # fmt: skip
+        how = config.optimisation
+        self.config, self.how, self.data, self.folder, self.worker = config, how, data, folder, worker
+        self.network = network.to(worker.device)
+        self.step = Step(self.network, weights, how.precision if worker.device.type == "cuda" else "fp32")
+        self.optimiser = optimiser(self.network, config)
+        self.scaler = torch.amp.GradScaler(
+            worker.device.type, enabled=how.precision == "fp16" and worker.device.type == "cuda"
+        )
+        self.progress = Progress()
+        self.best = copy.deepcopy(self.network.state_dict())
+        self.average = copy.deepcopy(self.network.state_dict()) if how.average else None
+        self.updates = 0
+        self.stopping = False
+        self.frozen = False
+
+    @property
+    def updates_in_a_pass(self) -> int:
+        batches = math.ceil(len(self.data) / self.how.batch) // self.worker.count
+        return max(1, math.ceil(batches / self.how.accumulate))
+
+    def fit(self, said: Callable[[str], None], advance: Callable[[float], None]) -> Progress:
+        """Train until the passes are over or nothing improves any more.
+
+        said: called with one line after each pass; advance: with the share of a pass that each batch is.
+        Raises Interrupted where ``stopping`` was set; ``last.pt`` is there to go on from.
+        """
+        self.resume()
+        step: nn.Module = self.step
+        if self.how.compile:
+            step = torch.compile(step)  # type: ignore[assignment]
+        if self.worker.count > 1:
+            step = DistributedDataParallel(step, find_unused_parameters=True)
+        writer = _writer(self.folder) if self.worker.first else None
+        at = self.progress
+        while at.epoch < self.how.epochs and not (self.how.patience and at.since >= self.how.patience):
+            losses = self._pass(step, advance)
+            row = {"epoch": at.epoch + 1.0, "rate": self.rate(), **losses}
+            row["validation"] = self.validate()
+            at.epoch += 1
+            better = row["validation"] < at.best
+            at.since = 0 if better else at.since + 1
+            if better:
+                at.best, self.best = row["validation"], copy.deepcopy(self._kept())
+            at.history.append(row)
+            if self.worker.first:
+                self.save()
+            if writer:
+                for name, value in row.items():
+                    writer.add_scalar(name, value, at.epoch)
+            said(
+                f"pass {at.epoch}  train {row['total']:.3f}  validation {row['validation']:.4f}"
+                + ("  best so far" if better else "")
+            )
+        if writer:
+            writer.close()
+        self.network.load_state_dict(self.best)
+        self.network.eval()
+        return at
+
+    def _pass(self, step: nn.Module, advance: Callable[[float], None]) -> dict[str, float]:
+        """One pass over the training windows; the mean of every part of the objective."""
+        self._freeze_encoder_in_time()
+        self.network.train()
+        sums: dict[str, float] = {}
+        seed = self.config.seed * 100_003 + self.progress.epoch
+        rng = np.random.default_rng([seed, self.worker.rank])
+        count, pending = 0, 0
+        share = 1 / max(1, math.ceil(len(self.data) / self.how.batch) // self.worker.count)
+        for batch in self._mine(self.data.batches("train", self.how.batch, seed)):
+            if self.stopping:
+                raise Interrupted
+            made, labels = tensors(drop_senses(batch, self.how.modality_dropout, rng), self.worker.device)
+            total, parts = step(made, labels)
+            self.scaler.scale(total).backward()
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            count, pending = count + 1, pending + 1
+            if pending == self.how.accumulate:
+                self._update()
+                pending = 0
+            advance(share)
+        if pending:
+            self._update()
+        return {name: value / max(1, count) for name, value in sums.items()}
+
+    def _freeze_encoder_in_time(self) -> None:
+        encoder = self.config.text_encoder
+        if encoder is None or not 0 <= encoder.trained_epochs <= self.progress.epoch:
+            return
+        if self.average is not None and encoder.trained_epochs == self.progress.epoch:
+            kept = {name: value for name, value in self.average.items() if name.startswith("encoder.")}
+            self.network.load_state_dict(kept, strict=False)
+        if not self.frozen:
+            self.network.freeze_encoder()
+            self.frozen = True
+
+    def _mine(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """This process's share: every process gets the same number, or gradients would wait for ever."""
+        group: list[Batch] = []
+        for batch in batches:
+            group.append(batch)
+            if len(group) == self.worker.count:
+                yield group[self.worker.rank]
+                group = []
+
+    def _update(self) -> None:
+        """One step of the optimiser. Gradients of accumulated passes are summed, as the authors' are."""
+        self.scaler.unscale_(self.optimiser)
+        if self.how.clip:
+            nn.utils.clip_grad_value_(self.network.parameters(), self.how.clip)
+        if self.how.clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.how.clip_norm)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base"] * self.rate()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad()
+        self.updates += 1
+        if self.average is not None:
+            # Young averages follow closely.
+            decay = min(self.how.average, (1 + self.updates) / (10 + self.updates))
+            for name, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
+
+    def rate(self) -> float:
+        """Factor on the learning rates, now."""
+        factor = min(1.0, (self.updates + 1) / self.how.warmup) if self.how.warmup else 1.0
+        if self.how.schedule == "cosine":
+            whole = self.how.epochs * self.updates_in_a_pass
+            return factor * (0.5 + 0.5 * math.cos(math.pi * min(1.0, self.updates / whole)))
+        if self.how.schedule == "plateau":
+            return factor * plateau([row["validation"] for row in self.progress.history], self.how.plateau)
+        return factor
+
+    def _kept(self) -> dict[str, Tensor]:
+        return self.network.state_dict() if self.average is None else self.average
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean loss of the fused answer over the validation split: absolute error or cross-entropy.
+
+        Every process computes all of it, so all agree on when to stop.
+        """
+        now = self.network.state_dict()
+        if self.average is not None:
+            now = copy.deepcopy(now)
+            self.network.load_state_dict(self.average)
+        self.network.eval()
+        total, count = 0.0, 0
+        for batch in self.data.batches("validation", 4 * self.how.batch, 0):
+            made, labels = tensors(batch, self.worker.device)
+            logits = self.network.infer(*made).logits.float()
+            if self.data.labels:
+                loss = F.cross_entropy(logits, labels, reduction="sum")
+            else:
+                loss = F.l1_loss(logits[:, 0], labels, reduction="sum")
+            total, count = total + float(loss), count + len(batch)
+        if self.average is not None:
+            self.network.load_state_dict(now)
+        return total / max(1, count)
+
+    def save(self) -> None:
+        """Keep everything that the next pass depends on."""
+        state = {
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "updates": self.updates,
+            "progress": {f.name: getattr(self.progress, f.name) for f in fields(self.progress)},
+            "config": msgspec.json.encode(self.config).decode(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if self.worker.device.type == "cuda" else [],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        half = self.folder / "last.pt.half"
+        torch.save(state, half)
+        half.replace(self.folder / "last.pt")
+
+    def resume(self) -> bool:
+        """Go on from ``last.pt`` if there is one. Raises OtherRun where it is another configuration's."""
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location=self.worker.device, weights_only=True)
+        kept = msgspec.json.decode(state["config"], type=Training)
+        if _but_length(kept) != _but_length(self.config):
+            raise OtherRun(
+                f"{self.folder} holds a run of another configuration: choose another --out, or remove it"
+            )
+        self.network.load_state_dict(state["network"])
+        self.best, self.average = state["best"], state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.updates = state["updates"]
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all([one.cpu() for one in state["random_cuda"]])
+        return True
+
+    @torch.no_grad()
+    def predict(self, split: Split) -> Iterator[tuple[Batch, DMDOutput]]:
+        """Everything the network says of a split, batch by batch."""
+        self.network.eval()
+        for batch in self.data.batches(split, 4 * self.how.batch, 0):
+            made, _ = tensors(batch, self.worker.device)
+            yield batch, _float(self.network(*made))
+
+
+def _but_length(config: Training) -> Training:
+    """What must not change when a run goes on: everything but how long it may go on."""
+    how = msgspec.structs.replace(config.optimisation, epochs=0, patience=0)
+    return msgspec.structs.replace(config, optimisation=how)
+
+
+def optimiser(network: EmotionNetwork, config: Training) -> torch.optim.Optimizer:
+    """Adam or AdamW; the text encoder has its own rate. Frozen parameters are left out."""
+    how = config.optimisation
+    groups = [{"params": [p for p in network.dmd.parameters() if p.requires_grad], "base": how.rate}]
+    if network.encoder is not None and config.text_encoder is not None:
+        trained = [p for p in network.encoder.parameters() if p.requires_grad]
+        if trained:
+            groups.append({"params": trained, "base": config.text_encoder.rate})
+    for group in groups:
+        group["lr"] = group["base"]
+    kind = torch.optim.AdamW if how.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, weight_decay=how.weight_decay)
+
+
+def plateau(losses: list[float], patience: int) -> float:
+    """A half for each time that more than ``patience`` passes went by without progress, as the authors'."""
+    factor, best, since = 1.0, math.inf, 0
+    for loss in losses:
+        since = 0 if loss < best else since + 1
+        best = min(best, loss)
+        if since > patience:
+            factor, since = factor / 2, 0
+    return factor
+
+
+def _writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # TensorBoard is part of the train extra, and training does without
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+__all__ = [
+    "Interrupted",
+    "Optimisation",
+    "OtherRun",
+    "Progress",
+    "Run",
+    "Worker",
+    "join",
+    "seed_everything",
+    "tensors",
+]
