@@ -8,6 +8,7 @@ the other files).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -33,9 +34,16 @@ class Manifest(msgspec.Struct, frozen=True):
     task: Literal["classification", "regression"]
     labels: tuple[str, ...] = ()  # of a classification, in the order of the logits
     temperature: float = 1.0  # divides the logits, for calibrated probabilities
+    temperatures: dict[str, float] = {}  # instead, for windows with these senses: LAV, LA, LV, AV, L, A, V
     abstain_below: float = 0.0  # a top probability below this is published as `abstain`
     precision: str = "fp32"
     sha256: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def temperature_of(self, present: Collection[str]) -> float:
+        """What divides the logits of a window with these senses (``text``, ``audio``, ``vision``)."""
+        letters = {"text": "L", "audio": "A", "vision": "V"}
+        subset = "".join(letter for sense, letter in letters.items() if sense in present)
+        return self.temperatures.get(subset, self.temperature)
 
 
 class Network(msgspec.Struct, frozen=True):

@@ -69,8 +69,10 @@ class OnnxEngine:
         fused, *unimodal, homo_edges, hetero_edges = (output[0] for output in outputs)
         manifest = self._network.manifest
         classifies = manifest.task == "classification"
+        present = {"text": text_mask.any(), "audio": window.audio.present, "vision": window.vision.present}
+        heat = manifest.temperature_of([sense for sense, there in present.items() if there])
         return Prediction(
-            output=softmax(fused / manifest.temperature) if classifies else fused,
+            output=softmax(fused / heat) if classifies else fused,
             logits=dict(zip(STREAMS, unimodal, strict=True)),
             homo_edges=homo_edges,
             hetero_edges=hetero_edges,
