@@ -16,7 +16,7 @@ import numpy as np
 from capture import assets
 from capture.features.vision import PRESENCE, SPEC, FaceFeatures
 from capture.frames import Frame, Newest, RateCap, from_camera, from_file, open_camera, open_track
-from capture.link import Link, arguments, run
+from capture.link import Link, Outlet, arguments, run
 
 NO_FACE_NS = 1_000_000_000
 NO_FRAMES_S = 2.0
@@ -53,7 +53,7 @@ def watch(link: Link, source: str) -> None:
 class Reader:
     """Reads faces from frames and says how it goes: ``running``, ``no_face``, ``no_frames``."""
 
-    def __init__(self, link: Link, features: FaceFeatures) -> None:
+    def __init__(self, link: Outlet, features: FaceFeatures) -> None:
         self._link = link
         self._features = features
         self._face_ns: int | None = None  # when a face was last seen

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture import noise
-from capture.link import Link, SourceError
+from capture.link import Link, Outlet, SourceError
 from capture.track import Track, wait_until
 
 # Errors, not remarks; OpenCV hands the first to FFmpeg when it opens something.
@@ -115,7 +115,7 @@ class Newest:
         return thread
 
 
-def from_file(track: Track, link: Link, start_ns: int, cap: RateCap) -> Iterator[Frame]:
+def from_file(track: Track, link: Outlet, start_ns: int, cap: RateCap) -> Iterator[Frame]:
     """The pictures of a file from ``start_ns`` on, each when its time has come (at once if unpaced)."""
     for t_ns, picture in track.frames(start_ns):
         if not cap.passes(t_ns):

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -45,6 +46,23 @@ class SourceError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+class Outlet(Protocol):
+    """Where what is seen and heard goes: a process's ``Link``, or memory (``capture.offline``)."""
+
+    session: str
+    stopping: bool
+    clock: Clock
+    dropped: int
+
+    def status(self, state: State, reason: str | None = None, detail: str = "") -> None: ...
+
+    def beat(self) -> None: ...
+
+    def features(
+        self, times_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float32], t_ready_ns: int
+    ) -> None: ...
 
 
 class Link:

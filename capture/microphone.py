@@ -16,7 +16,7 @@ import av
 
 from capture.bus import Sender
 from capture.features.audio import SAMPLE_RATE_HZ, SHIFT_SAMPLES, SPEC
-from capture.link import Link, SourceError, arguments, run
+from capture.link import Link, Outlet, SourceError, arguments, run
 from capture.sample_clock import SETTLE, SampleClock
 from capture.sound import Int16, Resampler, Sound, duration_ns
 from capture.sound_device import Buffer, SoundDevice
@@ -65,7 +65,7 @@ def listen(link: Link, source: str, pcm_endpoint: str | None) -> None:
             pcm.close()
 
 
-def read_file(link: Link, track: Track, start_ns: int, sound: Sound) -> None:
+def read_file(link: Outlet, track: Track, start_ns: int, sound: Sound) -> None:
     """Hear a file from media time ``start_ns`` on, each block when it is over (at once if unpaced)."""
     resampler, form = Resampler(), None
     begun, begin_ns, frames_in, skip = False, 0, 0, 0
@@ -91,7 +91,7 @@ def read_file(link: Link, track: Track, start_ns: int, sound: Sound) -> None:
     link.dropped += track.corrupt
 
 
-def _play(link: Link, samples: Int16, sound: Sound) -> bool:
+def _play(link: Outlet, samples: Int16, sound: Sound) -> bool:
     """Hear samples in pieces of 20 ms, each at its time; False when the session stops."""
     for start in range(0, len(samples), SHIFT_SAMPLES):
         piece = samples[start : start + SHIFT_SAMPLES]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from capture.bus import Sender
 from capture.features.audio import SAMPLE_RATE_HZ, AudioFeatures
-from capture.link import Link
+from capture.link import Outlet
 from capture.messages import Pcm, Stamp
 
 Int16 = npt.NDArray[np.int16]
@@ -33,7 +33,7 @@ class Sound:
             when the sound ended.
     """
 
-    def __init__(self, link: Link, pcm: Sender | None) -> None:
+    def __init__(self, link: Outlet, pcm: Sender | None) -> None:
         self._link = link
         self._pcm = pcm
         self._pcm_seq = 0

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import av
 
-from capture.link import Link, SourceError
+from capture.link import Outlet, SourceError
 
 SEEK_MARGIN_NS = 200_000_000  # decoders of sound need a few packets before the wanted one
 PATIENCE_NS = 200_000_000  # a wait is cut into such pieces, so that the process stays lively
@@ -90,7 +90,7 @@ class Track:
             self.corrupt += 1
 
 
-def wait_until(link: Link, t_ns: int, meanwhile: Callable[[], None] = lambda: None) -> bool:
+def wait_until(link: Outlet, t_ns: int, meanwhile: Callable[[], None] = lambda: None) -> bool:
     """Wait for media time ``t_ns`` on a paced clock; False when the session stops.
 
     ``meanwhile`` is called a few times a second: pass ``link.beat`` where the link's own thread waits.

@@ -1,0 +1,104 @@
+"""Offline: a clip's features at once and in memory, by the code of the capture processes.
+
+What trains must be what runs: the readers of ``capture.camera`` and ``capture.microphone`` work here as they
+do live on a file that is read as fast as it goes; only where the features go is another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from capture.camera import Reader
+from capture.clock import Clock, HostClock
+from capture.features import audio, vision
+from capture.features.vision import FaceFeatures
+from capture.frames import RateCap, from_file
+from capture.link import SourceError
+from capture.messages import State
+from capture.microphone import read_file
+from capture.sound import Sound
+from capture.track import Track
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Feature vectors and when they happened, in media time."""
+
+    times_ns: npt.NDArray[np.int64]  # (T,)
+    values: npt.NDArray[np.float32]  # (T, D)
+
+
+class Memory:
+    """An outlet that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.session = "offline"
+        self.stopping = False
+        self.clock: Clock = HostClock(kind="media", paced=False)
+        self.dropped = 0
+        self._times: list[npt.NDArray[np.int64]] = []
+        self._values: list[npt.NDArray[np.float32]] = []
+
+    def status(self, state: State, reason: str | None = None, detail: str = "") -> None:
+        """Nobody watches."""
+
+    def beat(self) -> None:
+        """Nobody waits."""
+
+    def features(
+        self, times_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float32], t_ready_ns: int
+    ) -> None:
+        self._times.append(times_ns)
+        self._values.append(values)
+
+    def rows(self, columns: int) -> Rows:
+        """All that came, (T, columns)."""
+        if not self._times:
+            return Rows(np.empty(0, np.int64), np.empty((0, columns), np.float32))
+        return Rows(np.concatenate(self._times), np.concatenate(self._values))
+
+
+def see(path: Path, asset: Path, start_ns: int = 0) -> Rows:
+    """Vision features of a clip from ``start_ns`` on, (T, 59); none where it has no picture.
+
+    Raises SourceError ``no_file`` or ``unreadable``.
+    """
+    memory = Memory()
+    try:
+        track = Track(path, "video")
+    except SourceError as error:
+        if error.reason != "no_video":
+            raise
+        return memory.rows(vision.SPEC.dim)
+    try:
+        with FaceFeatures(asset) as features:
+            frames = from_file(track, memory, start_ns, RateCap(vision.SPEC.rate_hz))
+            Reader(memory, features).read_all(frames)
+    finally:
+        track.close()
+    return memory.rows(vision.SPEC.dim)
+
+
+def hear(path: Path, start_ns: int = 0) -> Rows:
+    """Audio features of a clip from ``start_ns`` on, (T, 42); none where it has no sound.
+
+    Raises SourceError ``no_file`` or ``unreadable``.
+    """
+    memory = Memory()
+    try:
+        track = Track(path, "audio")
+    except SourceError as error:
+        if error.reason != "no_audio":
+            raise
+        return memory.rows(audio.SPEC.dim)
+    try:
+        sound = Sound(memory, None)
+        read_file(memory, track, start_ns, sound)
+        sound.end()
+    finally:
+        track.close()
+    return memory.rows(audio.SPEC.dim)
