@@ -39,7 +39,7 @@ SUBSETS = ("LAV", "LA", "LV", "AV", "L", "A", "V")
 SUBSET_ODDS = (0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 SENSE_OF: dict[Kind, str] = {"meld": "text", "ravdess": "audio", "fer": "vision"}
 
-LINE_VARIANTS = 6
+LINE_VARIANTS = 2
 MEL_COLUMNS = slice(0, 41)  # 40 log-mel bins and the log energy: all move with the gain
 ENERGY = 40
 BLENDSHAPES = slice(0, 52)

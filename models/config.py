@@ -24,6 +24,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     windows: int = 4800  # composed: windows in one training pass
     held: int = 256  # composed: validation and test windows of every subset of the senses
     text: Literal["features", "pieces"] = "features"  # pieces: token ids, for a text encoder that is trained
+    masks: bool = False  # mmsa: padding is masked; False: it is read as zeros, as the authors do
 
 
 class TextEncoderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

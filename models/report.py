@@ -33,17 +33,22 @@ MAP_POINTS, FEWEST_WINDOWS = 1500, 10  # of the t-SNE
 SPACES = ("homo", "hetero")
 
 
-def summary(collected: Collected, labels: Sequence[str], temperature: float | None) -> dict[str, Any]:
-    """Every number of a split; see ``report.json``. A head alone is scored where its sense is there."""
+def summary(
+    collected: Collected, labels: Sequence[str], temperature: float | None, sims: bool = False
+) -> dict[str, Any]:
+    """Every number of a split; see ``report.json``. A head alone is scored where its sense is there.
+
+    sims: sentiments are CH-SIMS's, in [-1, 1], and scored as such.
+    """
     truth = collected.labels
     result: dict[str, Any] = {
         "windows": len(collected),
-        "fused": scores(collected.logits, truth, labels),
-        "homo_fused": scores(collected.homo_fused_logits, truth, labels),
+        "fused": scores(collected.logits, truth, labels, sims),
+        "homo_fused": scores(collected.homo_fused_logits, truth, labels, sims),
     }
     if labels:
         if temperature is not None:
-            result["fused_calibrated"] = scores(collected.logits / temperature, truth, labels)
+            result["fused_calibrated"] = scores(collected.logits / temperature, truth, labels, sims)
         predicted = collected.logits.argmax(1)
         result["confusion"] = np.asarray(
             metrics.confusion(predicted, truth.astype(np.int64), len(labels))
@@ -55,7 +60,7 @@ def summary(collected: Collected, labels: Sequence[str], temperature: float | No
             rows = collected.present[m]
             count = {"windows": int(rows.sum())}
             result[space][sense] = count | (
-                scores(logits[m, rows], truth[rows], labels) if rows.any() else {}
+                scores(logits[m, rows], truth[rows], labels, sims) if rows.any() else {}
             )
         result[f"{space}_edges"] = {
             edge: _spread(values)
@@ -64,10 +69,11 @@ def summary(collected: Collected, labels: Sequence[str], temperature: float | No
     return result
 
 
-def scores(logits: F32, truth: F64 | I64, labels: Sequence[str]) -> dict[str, float]:
+def scores(logits: F32, truth: F64 | I64, labels: Sequence[str], sims: bool = False) -> dict[str, float]:
     """The scalars of ``models.metrics``: logits (n, C) of classes, or (n, 1) sentiments; truth (n,)."""
     if not labels:
-        found = metrics.sentiment(logits[:, 0].astype(np.float64), truth.astype(np.float64))
+        measure = metrics.sims if sims else metrics.sentiment
+        found = measure(logits[:, 0].astype(np.float64), truth.astype(np.float64))
     else:
         raised = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
         found = metrics.classification(raised / raised.sum(1, keepdims=True), truth.astype(np.int64))
@@ -147,7 +153,10 @@ def write(
         "temperature": temperature,
         "edge_order": list(EDGE_ORDER),
         "units": _units(config),
-        "splits": {split: summary(one, data.labels, temperature) for split, one in collected.items()},
+        "splits": {
+            split: summary(one, data.labels, temperature, data.name.startswith("SIMS"))
+            for split, one in collected.items()
+        },
         "history": [dict(row) for row in history],
         "config": msgspec.to_builtins(config),
     }

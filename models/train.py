@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import signal
 import sys
 import tomllib
@@ -29,6 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from models import bundle, text_encoder
 from models.ablation import ablate
+from models.calibration import abstain_threshold, temperature
 from models.checkpoint import config_from_dict, save
 from models.composed import Composed
 from models.config import ConfigError, Training, check, load
@@ -40,6 +42,7 @@ from models.served import Served
 from models.training import Interrupted, OtherRun, Run, Worker, join, seed_everything
 
 INTERRUPTED = 130
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 def open_data(config: Training) -> Data:
@@ -53,7 +56,7 @@ def open_data(config: Training) -> Data:
         return open_clips(path, where.text)
     from models.mmsa import open_mmsa
 
-    return open_mmsa(path, where.text)
+    return open_mmsa(path, where.text, where.masks)
 
 
 def build(config: Training, data: Data) -> tuple[EmotionNetwork, LossWeights]:
@@ -61,11 +64,13 @@ def build(config: Training, data: Data) -> tuple[EmotionNetwork, LossWeights]:
 
     Raises ConfigError for values that make no network, and where the text encoder cannot be read.
     """
+    encoder = _encoder(config)
     given = dict(config.network)
     values: dict[str, Any] = asdict(DMDConfig())
     for modality in MODALITIES:
         shape = data.inputs[modality]
-        values[modality] |= given.pop(modality, {}) | {"dim": shape.dim, "steps": shape.steps}
+        dim = encoder.norm.weight.shape[0] if encoder is not None and modality == "text" else shape.dim
+        values[modality] |= given.pop(modality, {}) | {"dim": dim, "steps": shape.steps}
     try:
         described = config_from_dict(values | given | {"outputs": max(1, len(data.labels))})
         described, weights = ablate(described, LossWeights(**config.loss), config.ablation)  # type: ignore[arg-type]
@@ -76,14 +81,18 @@ def build(config: Training, data: Data) -> tuple[EmotionNetwork, LossWeights]:
         shape = data.inputs[modality]
         if shape.mean is not None and shape.scale is not None:
             dmd.set_normalisation(modality, torch.from_numpy(shape.mean), torch.from_numpy(shape.scale))
+    trained = config.text_encoder.trained_layers if config.text_encoder else -1
+    return EmotionNetwork(dmd, encoder, trained), weights
+
+
+def _encoder(config: Training) -> text_encoder.TextEncoder | None:
     if config.text_encoder is None:
-        return EmotionNetwork(dmd), weights
+        return None
     try:
         with text_encoder.unpacked(Path(config.text_encoder.source).expanduser()) as folder:
-            encoder = text_encoder.load(folder)
+            return text_encoder.load(folder)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigError(f"text_encoder.source: {config.text_encoder.source}: {error}") from None
-    return EmotionNetwork(dmd, encoder, config.text_encoder.trained_layers), weights
 
 
 def run(
@@ -121,6 +130,10 @@ def run(
             if config.text_encoder is not None:
                 source = Path(config.text_encoder.source).expanduser()
                 tokenizer = stack.enter_context(text_encoder.unpacked(source)) / "tokenizer.json"
+            else:  # its words were read by the bundled encoder, which goes with it
+                (out / "bundle").mkdir(exist_ok=True)
+                for name in ("text_encoder.onnx", "tokenizer.json"):
+                    shutil.copy(PRETRAINED / name, out / "bundle")
             bundle.write(
                 network,
                 data,
@@ -164,15 +177,15 @@ def calibrate(training: Run) -> tuple[dict[str, float], float]:
         subsets += ["".join(letters) for letters in zip(*there, strict=True)]
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)
     names = np.array(subsets)
-    heat = {"": bundle.temperature(all_logits, all_labels)}
+    heat = {"": temperature(all_logits, all_labels)}
     divisor = torch.full((len(names), 1), heat[""])
     for subset in sorted(set(subsets)):
         rows = torch.from_numpy(np.flatnonzero(names == subset))
         if subset and len(rows) >= 100:
-            heat[subset] = bundle.temperature(all_logits[rows], all_labels[rows])
+            heat[subset] = temperature(all_logits[rows], all_labels[rows])
             divisor[rows] = heat[subset]
     probabilities = (all_logits / divisor).softmax(1).double().numpy()
-    return heat, bundle.abstain_threshold(probabilities, all_labels.numpy())
+    return heat, abstain_threshold(probabilities, all_labels.numpy())
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.calibration import temperature
 from models.config import Optimisation, Training
 from models.data import Batch, Data, Split
 from models.dmd import DMDOutput
@@ -289,25 +290,28 @@ class Run:
     def validate(self) -> float:
         """Mean loss of the fused answer over the validation split: absolute error or cross-entropy.
 
-        Every process computes all of it, so all agree on when to stop.
+        Cross-entropy is taken at the temperature that suits it best: how sure a network is gets calibrated
+        afterwards, and must not decide which one is kept. Every process computes all of it, so all agree
+        on when to stop.
         """
         now = self.network.state_dict()
         if self.average is not None:
             now = copy.deepcopy(now)
             self.network.load_state_dict(self.average)
         self.network.eval()
-        total, count = 0.0, 0
+        logits, labels = [], []
         for batch in self.data.batches("validation", 4 * self.how.batch, 0):
-            made, labels = tensors(batch, self.worker.device)
-            logits = self.network.infer(*made).logits.float()
-            if self.data.labels:
-                loss = F.cross_entropy(logits, labels, reduction="sum")
-            else:
-                loss = F.l1_loss(logits[:, 0], labels, reduction="sum")
-            total, count = total + float(loss), count + len(batch)
+            made, truth = tensors(batch, self.worker.device)
+            logits.append(self.network.infer(*made).logits.float())
+            labels.append(truth)
         if self.average is not None:
             self.network.load_state_dict(now)
-        return total / max(1, count)
+        said, true = torch.cat(logits), torch.cat(labels)
+        if not self.data.labels:
+            return float(F.l1_loss(said[:, 0], true))
+        with torch.enable_grad():
+            heat = temperature(said, true)
+        return float(F.cross_entropy(said / heat, true))
 
     def save(self) -> None:
         """Keep everything that the next pass depends on."""

@@ -203,23 +203,6 @@ def test_the_rate_is_halved_when_nothing_improves() -> None:
     assert plateau([1, 2, 2, 2, 2, 2, 2], 2) == 0.25
 
 
-def test_a_temperature_takes_back_what_was_too_sure() -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(4000, 7)
-    labels = torch.distributions.Categorical(logits=logits).sample()  # type: ignore[no-untyped-call]
-    assert bundle.temperature(3 * logits, labels) == pytest.approx(3, rel=0.15)
-
-
-def test_the_threshold_is_where_answers_begin_to_be_right_more_often_than_not() -> None:
-    rng = np.random.default_rng(0)
-    top = rng.uniform(0.2, 1, 20_000)
-    right = rng.random(20_000) < top  # perfectly calibrated
-    probabilities = np.stack([top, 1 - top - 1e-3, np.full_like(top, 1e-3)], 1)
-    probabilities[probabilities[:, 0] < probabilities[:, 1], 1] = 0
-    labels = np.where(right, 0, 2)
-    assert bundle.abstain_threshold(probabilities, labels) == pytest.approx(0.5, abs=0.05)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
