@@ -1,4 +1,4 @@
-"""The crossmodal transformer (paper, section 3.3): pre-norm layers, causal, padding-aware.
+"""The crossmodal transformer (the paper's crossmodal attention): pre-norm layers, causal, padding-aware.
 
 Queries come from one sequence; keys and values come from another one (crossmodal attention) or from
 the same (self-attention). Windows are right-aligned: the newest step is the last one, and query ``t``
@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MASKED = -1e4  # finite, so that a query with no real key averages neutral steps instead of giving NaN;
-# exp(MASKED) is exactly 0 beside any real key, in float32 and in float16
+from models.blockwise import MASKED, Plan, attend_in_blocks, drop, plan, usable
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float)
 
     Fused on a GPU. On a CPU it is written out in the authors' order of operations: another order rounds
     differently, and a ReLU further up that is zero but for rounding then moves gradients by 1e-4. It
-    also exports to six plain nodes.
+    also exports to six plain nodes. Training on a CPU takes ``models.blockwise`` instead.
     """
     if q.is_cuda:
         bias = None if bias is None else bias.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
     score = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (B, heads, T_q, T_k)
     weights = (score if bias is None else score + bias).softmax(dim=-1)
-    return (F.dropout(weights, dropout) if dropout else weights) @ v
+    return drop(weights, dropout, True) @ v
 
 
 class Attention(nn.Module):
@@ -86,19 +85,29 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, memory: Tensor, bias: Tensor | None) -> Tensor:
-        """query (B, T_q, w), memory (B, T_k, w), bias broadcast to (B, heads, T_q, T_k) -> (B, T_q, w)."""
+    def forward(self, query: Tensor, memory: Tensor, seen: Tensor | Plan | None) -> Tensor:
+        """query (B, T_q, w), memory (B, T_k, w) -> (B, T_q, w).
+
+        seen: a bias that broadcasts to (B, heads, T_q, T_k), or the blocks to compute; None: everything.
+        """
         width = query.shape[-1]
         if query is memory:
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             q = F.linear(query, self.in_proj_weight[:width], self.in_proj_bias[:width])
             k, v = F.linear(memory, self.in_proj_weight[width:], self.in_proj_bias[width:]).chunk(2, dim=-1)
-        q, k, v = (
-            x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v)
-        )  # (B, heads, T, w/heads)
-        mixed = attend(q, k, v, bias, self.dropout if self.training else 0.0)  # (B, heads, T_q, w/heads)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        dropout = self.dropout if self.training else 0.0
+        if isinstance(seen, Plan):
+            q, k, v = (
+                x.mT.reshape(len(x), self.heads, -1, x.shape[1]) for x in (q, k, v)
+            )  # (B, heads, w/heads, T)
+            mixed = attend_in_blocks(q, k, v, seen, dropout).flatten(1, 2).mT  # (B, T_q, w)
+        else:
+            q, k, v = (
+                x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v)
+            )  # (B, heads, T, w/heads)
+            mixed = attend(q, k, v, seen, dropout).transpose(1, 2).flatten(2)  # (B, T_q, w)
+        out: Tensor = self.out_proj(mixed)
         return out
 
 
@@ -115,7 +124,9 @@ class EncoderLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, memory: Tensor | None, bias: Tensor | None, last_only: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor | None, seen: Tensor | Plan | None, last_only: bool
+    ) -> Tensor:
         """x (B, T_q, w), memory (B, T_k, w) or None for self-attention -> (B, T_q, w).
 
         With ``last_only`` the newest query alone is computed and the result is (B, 1, w).
@@ -124,12 +135,10 @@ class EncoderLayer(nn.Module):
         source = normed if memory is None else self.layer_norms[0](memory)
         if last_only:
             x, normed = x[:, -1:], normed[:, -1:]
-        x = x + self._drop(self.self_attn(normed, source, bias), self.dropouts.residual)
-        hidden = self._drop(F.relu(self.fc1(self.layer_norms[1](x))), self.dropouts.relu)
-        return x + self._drop(self.fc2(hidden), self.dropouts.residual)
-
-    def _drop(self, x: Tensor, p: float) -> Tensor:
-        return F.dropout(x, p, self.training) if p else x
+        p = self.dropouts
+        x = x + drop(self.self_attn(normed, source, seen), p.residual, self.training)
+        hidden = drop(F.relu(self.fc1(self.layer_norms[1](x))), p.relu, self.training)
+        return x + drop(self.fc2(hidden), p.residual, self.training)
 
 
 class TransformerEncoder(nn.Module):
@@ -155,7 +164,7 @@ class TransformerEncoder(nn.Module):
         super().__init__()
         if layers < 1:
             raise ValueError(f"an encoder needs at least one layer, not {layers}")
-        self.causal, self.last_only, self.dropouts = causal, last_only, dropouts
+        self.heads, self.causal, self.last_only, self.dropouts = heads, causal, last_only, dropouts
         self.scale = math.sqrt(width)
         self.layers = nn.ModuleList([EncoderLayer(width, heads, dropouts) for _ in range(layers)])
         self.layer_norm = nn.LayerNorm(width)
@@ -166,9 +175,13 @@ class TransformerEncoder(nn.Module):
 
         Returns (B, T_q, w), or (B, w) for an encoder built with ``last_only``.
         """
-        keys = x if memory is None else memory
-        full = attention_bias(x.shape[1], keys.shape[1], key_mask, self.causal, x.device)
-        newest = attention_bias(1, keys.shape[1], key_mask, False, x.device)  # the last query sees every key
+        steps, keys = x.shape[1], (x if memory is None else memory).shape[1]
+        full: Tensor | Plan | None
+        if self.training and usable(x):
+            full = plan(len(x), steps, keys, self.heads, key_mask, self.causal)
+        else:
+            full = attention_bias(steps, keys, key_mask, self.causal, x.device)
+        newest = attention_bias(1, keys, key_mask, False, x.device)  # the last query sees every key
         x = self._embed(x)
         memory = None if memory is None else self._embed(memory)
         for depth, layer in enumerate(self.layers, start=1):
@@ -181,4 +194,4 @@ class TransformerEncoder(nn.Module):
         # A zero in channel 0 marks a padded step in the authors' code: it gets no position code.
         real = (x[..., :1] != 0).to(x.dtype)  # (B, T, 1)
         coded = x * self.scale + real * self.positions[: x.shape[1]].to(x.dtype)  # (B, T, w)
-        return F.dropout(coded, self.dropouts.embedding, self.training)
+        return drop(coded, self.dropouts.embedding, self.training)

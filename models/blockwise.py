@@ -1,0 +1,192 @@
+"""Attention for training on a CPU: in blocks that stay in the cache, and only where a query may look.
+
+The same function as ``models.attention.attend``, forward and backward, in another order. Written out,
+attention makes several tensors of (B, heads, T_q, T_k), 157 MB each for MOSI's vision, and time goes
+into moving them. Here a block of queries at a time is scored, and again in the backward pass, so none
+of them exists. Keys that no query of a block may see are left out: a causal block's future, and the
+padding at a window's front. Dropout draws 16 random bits a weight; PyTorch's own draw costs a CPU ten
+times more than the rest of the block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MASKED = -1e4  # finite, so that a query with no real key averages neutral steps instead of giving NaN;
+# exp(MASKED) is exactly 0 beside any real key, in float32 and in float16
+_BLOCK_ELEMENTS = 160_000  # scores in one block: two such float32 tensors fit a core's cache
+_LANES = 4  # draws of 16 bits in one random int64
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries ``[q0, q1)`` of one window, and the keys ``[k0, k1)`` that any of them may see."""
+
+    window: int
+    q0: int
+    q1: int
+    k0: int
+    k1: int
+    bias: Tensor | None  # added to the scores of the last ``bias.shape[-1]`` keys
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The blocks of an attention; all layers of an encoder share it."""
+
+    blocks: tuple[Block, ...]
+    heads: int
+
+    def scores(self, block: Block) -> int:
+        return self.heads * (block.q1 - block.q0) * (block.k1 - block.k0)
+
+
+def usable(x: Tensor) -> bool:
+    """Whether attention over ``x`` can run in blocks: on a CPU, in float32 or wider, uncompiled."""
+    wide = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and wide and not torch.compiler.is_compiling()
+
+
+def plan(
+    windows: int, query_steps: int, key_steps: int, heads: int, key_mask: Tensor | None, causal: bool
+) -> Plan:
+    """Cut an attention into blocks. ``key_mask`` is (B, T_k), true for real steps, or None."""
+    rows = min(query_steps, max(8, _BLOCK_ELEMENTS // (heads * key_steps)))
+    shift = abs(key_steps - query_steps)  # query t sees the keys up to t + shift
+    corner = torch.full((rows, rows), MASKED).triu()  # row i may not see column i of what lies ahead
+    blocks = []
+    for window in range(windows):
+        mask = None if key_mask is None else key_mask[window]  # (T_k,)
+        first, whole = (0, True) if mask is None else _first_real(mask)
+        for q0 in range(0, query_steps, rows):
+            q1 = min(q0 + rows, query_steps)
+            k0, k1 = first, min(key_steps, q1 + shift) if causal else key_steps
+            ahead = q0 + shift + 1  # the first key that not every query of the block sees
+            blind = first == key_steps or (causal and first >= ahead)
+            if blind:  # some query here sees no real key: it averages what the written-out form does
+                k0, k1 = 0, key_steps
+            bias = None
+            if mask is not None and (blind or not whole):
+                bias = (~mask[None, k0:k1]).float() * MASKED  # (1, keys)
+                if causal:
+                    reach = torch.arange(q0, q1)[:, None] + shift  # (rows, 1)
+                    bias = bias + (torch.arange(k0, k1) > reach).float() * MASKED  # (rows, keys)
+            elif causal and ahead < k1:
+                bias = corner[: q1 - q0, : k1 - ahead]
+            blocks.append(Block(window, q0, q1, k0, k1, bias))
+    return Plan(tuple(blocks), heads)
+
+
+def _first_real(mask: Tensor) -> tuple[int, bool]:
+    """The first real step, or the number of steps where none is; whether all after it are real."""
+    real = mask.nonzero()
+    if not len(real):
+        return len(mask), False
+    first = int(real[0])
+    return first, len(real) == len(mask) - first
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, blocks: Plan, dropout: float) -> Tensor:
+    """Scaled dot-product attention: q (B, h, e, T_q), k and v (B, h, e, T_k) -> (B, h, e, T_q).
+
+    Time is last, unlike elsewhere: products over a narrow head are several times faster that way.
+    """
+    mixed: Tensor = _Attention.apply(q, k, v, blocks, dropout)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+def drop(x: Tensor, p: float, training: bool) -> Tensor:
+    """Dropout; on a CPU with 16 random bits an element, which is several times faster than PyTorch's."""
+    if not training or not p:
+        return x
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.nn.functional.dropout(x, p, training)
+    kept = torch.empty(x.numel(), dtype=torch.uint8)
+    _draw(kept, p)
+    return x * (kept.view(x.shape).to(x.dtype) / (1 - p))
+
+
+def _draw(kept: Tensor, p: float) -> None:
+    """Fill ``kept``, one-dimensional, with 1 at odds of ``1 - p`` (to 16 bits), else 0."""
+    bits = torch.empty(-(-len(kept) // _LANES), dtype=torch.int64)
+    bits.random_(-(2**63), None)
+    drawn = bits.view(torch.int16)[: len(kept)]  # uniform over -2^15..2^15 - 1
+    torch.ge(drawn, min(round(p * 65536), 65535) - 32768, out=kept)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: Plan, dropout: float) -> Tensor:
+        q, k, v = q * q.shape[2] ** -0.5, k.contiguous(), v.contiguous()
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)  # (B, h, e, T_q)
+        sizes = [blocks.scores(block) for block in blocks.blocks]
+        kept = torch.empty(sum(sizes) if dropout else 0, dtype=torch.uint8)  # of every block in turn
+        scored, weighed = q.new_empty(max(sizes)), q.new_empty(max(sizes))
+        start = 0
+        for block, size in zip(blocks.blocks, sizes, strict=True):
+            weights = _weights(q, k, block, scored[:size], weighed[:size])  # (h, rows, keys)
+            if dropout:
+                here = kept[start : start + size]
+                _draw(here, dropout)
+                weights.mul_(here.view(weights.shape))
+                start += size
+            _of_queries(out, block).copy_(torch.bmm(_of_keys(v, block), weights.mT))
+        if dropout:
+            out.div_(1 - dropout)
+        ctx.save_for_backward(q, k, v, out, kept)
+        ctx.blocks, ctx.dropout = blocks, dropout
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, kept = ctx.saved_tensors
+        blocks: Plan = ctx.blocks
+        grad = grad.contiguous()
+        # What the softmax's rows have in common: sum_j w_j dw_j, which is the output's product with its
+        # gradient.
+        common = (grad * out).sum(2)[..., None]  # (B, h, T_q, 1)
+        if ctx.dropout:
+            grad = grad / (1 - ctx.dropout)
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        sizes = [blocks.scores(block) for block in blocks.blocks]
+        scored, weighed = q.new_empty(max(sizes)), q.new_empty(max(sizes))
+        start = 0
+        for block, size in zip(blocks.blocks, sizes, strict=True):
+            weights = _weights(q, k, block, scored[:size], weighed[:size])  # (h, rows, keys)
+            given = _of_queries(grad, block)  # (h, e, rows)
+            d_scores = torch.bmm(given.mT, _of_keys(v, block), out=scored[:size].view(weights.shape))
+            mask = None
+            if ctx.dropout:
+                mask = kept[start : start + size].view(weights.shape)
+                d_scores.mul_(mask)
+                start += size
+            d_scores.sub_(common[block.window, :, block.q0 : block.q1]).mul_(weights)
+            _of_queries(d_q, block).copy_(torch.bmm(_of_keys(k, block), d_scores.mT))
+            _of_keys(d_k, block).add_(torch.bmm(_of_queries(q, block), d_scores))
+            if mask is not None:
+                weights.mul_(mask)
+            _of_keys(d_v, block).add_(torch.bmm(given, weights))
+        return d_q.mul_(q.shape[2] ** -0.5), d_k, d_v, None, None
+
+
+def _of_queries(x: Tensor, block: Block) -> Tensor:
+    """(B, h, e, T_q) -> (h, e, rows)"""
+    return x[block.window].narrow(2, block.q0, block.q1 - block.q0)
+
+
+def _of_keys(x: Tensor, block: Block) -> Tensor:
+    """(B, h, e, T_k) -> (h, e, keys)"""
+    return x[block.window].narrow(2, block.k0, block.k1 - block.k0)
+
+
+def _weights(q: Tensor, k: Tensor, block: Block, scored: Tensor, weighed: Tensor) -> Tensor:
+    """A block's attention weights (h, rows, keys), in the memory of ``weighed``."""
+    shape = (q.shape[1], block.q1 - block.q0, block.k1 - block.k0)
+    scores = torch.bmm(_of_queries(q, block).mT, _of_keys(k, block), out=scored.view(shape))
+    if block.bias is not None:
+        scores.narrow(2, shape[2] - block.bias.shape[1], block.bias.shape[1]).add_(block.bias)
+    return torch.softmax(scores, -1, out=weighed.view(shape))
