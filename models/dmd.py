@@ -1,10 +1,11 @@
 """DMD, Decoupled Multimodal Distilling (Li, Wang, Cui; CVPR 2023): the whole network, beside its paper.
 
-Each modality is projected to a common width and decoupled (section 3.1) into a homogeneous part, by a
-shared encoder, and a heterogeneous part, by an encoder of its own. Homogeneous parts predict alone and
-together; heterogeneous parts first reinforce each other by crossmodal attention (section 3.3). One
-GD-Unit (section 3.2) watches each space. Tensors are batch-first; stacked ones are in the order text,
-vision, audio. Masks are 1 for real steps; windows are right-aligned, their newest step is the last.
+Each modality is projected to a common width and decoupled into a homogeneous part, by a shared
+encoder, and a heterogeneous part, by an encoder of its own. Homogeneous parts predict alone and
+together; heterogeneous parts first reinforce each other by crossmodal attention. One GD-Unit watches
+each space. Equations are called by what the paper calls them (arXiv 2303.13802). Tensors are
+batch-first; stacked ones are in the order text, vision, audio. Masks are 1 for real steps; windows are
+right-aligned, their newest step is the last.
 """
 
 from __future__ import annotations
@@ -13,89 +14,31 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Dropouts, TransformerEncoder
+from models.dmd_config import DMDConfig, InputConfig
 from models.gd_unit import EDGE_ORDER, MODALITIES, GDUnit
+from models.parts import Decoupled, ResidualHead
 
 __all__ = ["DMD", "EDGE_ORDER", "MODALITIES", "DMDConfig", "DMDOutput", "Inference", "InputConfig"]
 
 
 @dataclass(frozen=True)
-class InputConfig:
-    """One modality as the network sees it."""
-
-    dim: int  # features per step
-    steps: int  # steps per window
-    kernel: int = 5  # of the projection
-    stride: int = 1
-    attention_dropout: float = 0.0  # where this modality is attended to
-
-    @property
-    def projected_steps(self) -> int:
-        return (self.steps - self.kernel) // self.stride + 1
-
-    @property
-    def skipped_steps(self) -> int:
-        """Oldest steps that no stride reaches, so that the newest step is always read."""
-        return (self.steps - self.kernel) % self.stride
-
-
-@dataclass(frozen=True)
-class DMDConfig:
-    """Everything that shapes the network; the defaults are the authors' for MOSI."""
-
-    text: InputConfig = InputConfig(768, 50, attention_dropout=0.3)
-    vision: InputConfig = InputConfig(20, 500, attention_dropout=0.0)
-    audio: InputConfig = InputConfig(5, 375, attention_dropout=0.2)
-    outputs: int = 1  # 1: regression; more: classes
-    width: int = 50  # d, common to the three modalities
-    heads: int = 10
-    levels: int = 4  # layers of the crossmodal and homogeneous encoders
-    memory_levels: int = 3  # layers of the encoders after them, if more than `levels`
-    causal: bool = True
-    text_dropout: float = 0.5
-    embedding_dropout: float = 0.2
-    relu_dropout: float = 0.0
-    residual_dropout: float = 0.0
-    output_dropout: float = 0.5
-    homo_gd_size: int = 64
-    hetero_gd_size: int = 32
-    gd_alpha: float = 1 / 8
-    homo_prior: tuple[float, ...] = (0, 0, 1, 0, 1, 0)  # logits, in EDGE_ORDER
-    hetero_prior: tuple[float, ...] = (0, 0, 1, 0, 1, 1)
-    prior_temperature: float = 0.25
-
-    def __post_init__(self) -> None:
-        for name in MODALITIES:
-            one = self.input(name)
-            if min(one.dim, one.kernel, one.stride) < 1 or one.steps < one.kernel:
-                raise ValueError(
-                    f"{name}: dim, kernel and stride must be positive and kernel <= steps, not {one}"
-                )
-        if self.outputs < 1 or self.levels < 1 or self.width % self.heads:
-            raise ValueError(
-                f"outputs {self.outputs} and levels {self.levels} must be positive, "
-                f"and width {self.width} a multiple of heads {self.heads}"
-            )
-
-    def input(self, modality: str) -> InputConfig:
-        one: InputConfig = getattr(self, modality)
-        return one
-
-
-@dataclass(frozen=True)
 class DMDOutput:
-    """What the losses need. Per-modality tuples and stacked tensors: text, vision, audio."""
+    """What the losses need. Per-modality tuples and stacked tensors: text, vision, audio.
+
+    Each modality's answers alone are ``homo_logits`` and ``hetero_logits``. Without decoupling
+    ``homo`` and ``hetero`` are ``projected``, and what only its losses read is empty or None.
+    """
 
     projected: tuple[Tensor, ...]  # X~_m (B, T_m, d)
     homo: tuple[Tensor, ...]  # X_com (B, T_m, d)
     hetero: tuple[Tensor, ...]  # X_prt (B, T_m, d)
     reconstructed: tuple[Tensor, ...]  # D_m([X_com, X_prt]) (B, T_m, d)
     hetero_again: tuple[Tensor, ...]  # X_prt encoded once more, from the reconstruction (B, T_m, d)
-    homo_summary: Tensor  # (3, B, d), for the margin loss
-    hetero_summary: Tensor  # (3, B, d), in no loss of the authors'
+    homo_summary: Tensor | None  # (3, B, d), for the margin loss
+    hetero_summary: Tensor | None  # (3, B, d), in no loss of the authors'
     homo_logits: Tensor  # (3, B, C)
     homo_repr: Tensor  # (3, B, d)
     hetero_logits: Tensor  # (3, B, C)
@@ -119,64 +62,6 @@ class Inference:
     hetero_edges: Tensor  # (B, 6)
 
 
-class ResidualHead(nn.Module):
-    """Two linear layers around a ReLU, added to their input, then a linear output."""
-
-    def __init__(self, width: int, hidden: int, outputs: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.proj1, self.proj2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.out = nn.Linear(width, outputs)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, w) -> logits (B, C), the hidden layer after its ReLU (B, h), what logits read (B, w)."""
-        hidden = F.relu(self.proj1(x))
-        features = x + self.proj2(F.dropout(hidden, self.dropout, self.training))
-        return self.out(features), hidden, features
-
-
-class Decoupled(nn.Module):
-    """One modality up to its two parts: normalise, mask, project, and encode (section 3.1, eq. 1)."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, config: InputConfig, width: int) -> None:
-        super().__init__()
-        self.config = config
-        self.register_buffer("mean", torch.zeros(config.dim))
-        self.register_buffer("scale", torch.ones(config.dim))
-        # Features that already have the common width and need no mixing over time go in as they are.
-        self.identity = config.dim == width and config.kernel == 1 and config.stride == 1
-        self.project = nn.Conv1d(config.dim, width, config.kernel, config.stride, bias=False)
-        self.encode_hetero = nn.Conv1d(width, width, 1, bias=False)
-        self.decode = nn.Conv1d(2 * width, width, 1, bias=False)
-        self.absent = nn.Parameter(torch.randn(width) * 0.02)  # the one step of a sense that is missing
-
-    def forward(self, x: Tensor, mask: Tensor | None, dropout: float) -> tuple[Tensor, Tensor | None]:
-        """x (B, T, dim) raw, mask (B, T) or None -> X~_m (B, d, T'), its steps' mask (B, T') bool or None.
-
-        A projected step is real when its newest input step is. A window without any real step becomes
-        one learned step, the newest; so does one whose real steps all fall before the first stride.
-        """
-        c = self.config
-        if x.shape[1:] != (c.steps, c.dim):
-            raise ValueError(f"expected (batch, {c.steps}, {c.dim}), got {tuple(x.shape)}")
-        x = (x - self.mean) * self.scale  # (B, T, dim)
-        real = None if mask is None else mask > 0.5  # (B, T)
-        if real is not None:
-            x = torch.where(real[..., None], x, torch.zeros((), dtype=x.dtype, device=x.device))
-        x = F.dropout(x, dropout, self.training).transpose(1, 2)  # (B, dim, T)
-        projected = x if self.identity else self.project(x[..., c.skipped_steps :])  # (B, d, T')
-        if real is None:
-            return projected, None
-        steps = real[:, c.skipped_steps + c.kernel - 1 :: c.stride]  # (B, T')
-        newest = torch.arange(c.projected_steps, device=x.device) == c.projected_steps - 1  # (T',)
-        missing = ~steps.any(dim=1, keepdim=True) & newest  # (B, T')
-        projected = torch.where(steps[:, None], projected, missing[:, None] * self.absent[:, None])
-        return projected, steps | missing
-
-
 class DMD(nn.Module):
     """The network and its two GD-Units. Raises ValueError where inputs do not fit the configuration."""
 
@@ -197,22 +82,33 @@ class DMD(nn.Module):
                 width, config.heads, layers, max_steps, dropouts, causal=config.causal, last_only=last
             )
 
-        self.decoupled = nn.ModuleDict({m: Decoupled(config.input(m), d) for m in MODALITIES})
-        self.encode_homo = nn.Conv1d(d, d, 1, bias=False)  # shared by the three modalities
-        self.homo_summary = nn.ModuleDict({m: nn.Linear(d * steps[m], d) for m in MODALITIES})
-        self.hetero_summary = nn.ModuleDict({m: nn.Linear(d * steps[m], d) for m in MODALITIES})
+        self.decoupled = nn.ModuleDict(
+            {m: Decoupled(config.input(m), d, config.decouple) for m in MODALITIES}
+        )
+        if config.decouple:
+            self.encode_homo = nn.Conv1d(d, d, 1, bias=False)  # shared by the three modalities
+            self.homo_summary = nn.ModuleDict({m: nn.Linear(d * steps[m], d) for m in MODALITIES})
+            self.hetero_summary = nn.ModuleDict({m: nn.Linear(d * steps[m], d) for m in MODALITIES})
         self.homo_encoder = nn.ModuleDict(
             {m: encoder(m, d, config.levels, steps[m], True) for m in MODALITIES}
         )
         self.homo_head = nn.ModuleDict({m: ResidualHead(d * steps[m], d, out, drop) for m in MODALITIES})
         self.homo_fused_head = ResidualHead(3 * d, 3 * d, out, drop)
-        self.crossmodal = nn.ModuleDict(
-            {
-                f"{m}_from_{n}": encoder(n, d, config.levels, max(steps[m], steps[n]), False)
-                for m in MODALITIES
-                for n in others(m)
-            }
-        )
+        if config.crossmodal:
+            self.crossmodal = nn.ModuleDict(
+                {
+                    f"{m}_from_{n}": encoder(n, d, config.levels, max(steps[m], steps[n]), False)
+                    for m in MODALITIES
+                    for n in others(m)
+                }
+            )
+        else:  # two views of itself, so that what follows is the same and the size too
+            self.unimodal = nn.ModuleDict(
+                {
+                    m: nn.ModuleList(encoder(m, d, config.levels, steps[m], False) for _ in others(m))
+                    for m in MODALITIES
+                }
+            )
         # The authors use the text's attention dropout in all three.
         memory_levels = max(config.levels, config.memory_levels)
         self.memory = nn.ModuleDict(
@@ -254,11 +150,6 @@ class DMD(nn.Module):
         if any(mask is not None for mask in given.values()):
             given = {m: torch.ones_like(inputs[m][..., 0]) if v is None else v for m, v in given.items()}
         projected, homo, hetero, masks = self._decouple(inputs, given)
-        decoded, again = {}, {}
-        for m in MODALITIES:
-            part = self._part(m)
-            decoded[m] = part.decode(torch.cat([hetero[m], homo[m]], dim=1))  # eq. 2 (B, d, T_m)
-            again[m] = part.encode_hetero(decoded[m])  # eq. 3 (B, d, T_m)
         real = [given_mask for m in MODALITIES if (given_mask := given[m]) is not None]  # none or all three
         steps = [mask for m in MODALITIES if (mask := masks[m]) is not None]
         homo_logits, homo_repr = self._homo_heads(homo)
@@ -266,20 +157,18 @@ class DMD(nn.Module):
         last = self._reinforce(hetero, masks)  # {m: (B, 2d)}
         hetero_logits, hetero_repr = self._hetero_heads(last)
 
-        def by_time(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
-            return tuple(x[m].transpose(1, 2) for m in MODALITIES)  # (B, T_m, d) each
+        decoded = self._reconstruct(homo, hetero)  # {m: (B, d, T_m)}
+        again = {m: self._part(m).encode_hetero(x) for m, x in decoded.items()}  # {m: (B, d, T_m)}
+        homo_summary, hetero_summary = self._summaries(homo, hetero)
 
         return DMDOutput(
-            projected=by_time(projected),
-            homo=by_time(homo),
-            hetero=by_time(hetero),
-            reconstructed=by_time(decoded),
-            hetero_again=by_time(again),
-            # The authors flatten channel-first here and time-first in the heads below.
-            homo_summary=torch.stack([self.homo_summary[m](homo[m].flatten(1)) for m in MODALITIES]),
-            hetero_summary=torch.stack(
-                [self.hetero_summary[m](hetero[m].transpose(1, 2).flatten(1)) for m in MODALITIES]
-            ),
+            projected=_by_time(projected),
+            homo=_by_time(homo),
+            hetero=_by_time(hetero),
+            reconstructed=_by_time(decoded),
+            hetero_again=_by_time(again),
+            homo_summary=homo_summary,
+            hetero_summary=hetero_summary,
             homo_logits=homo_logits,
             homo_repr=homo_repr,
             hetero_logits=hetero_logits,
@@ -321,7 +210,7 @@ class DMD(nn.Module):
     def _decouple(
         self, inputs: dict[str, Tensor], given: dict[str, Tensor | None]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor | None]]:
-        """Eq. 1: projected, homogeneous and heterogeneous parts, (B, d, T_m) each, and step masks."""
+        """Decoupling: projected, homogeneous and heterogeneous parts, (B, d, T_m) each, and step masks."""
         projected: dict[str, Tensor] = {}
         masks: dict[str, Tensor | None] = {}
         for m in MODALITIES:
@@ -330,9 +219,28 @@ class DMD(nn.Module):
                 projected[m], masks[m] = self.decoupled[m](inputs[m], given[m], dropout)
             except ValueError as error:
                 raise ValueError(f"{m}: {error}") from None
+        if not self.config.decouple:
+            return projected, projected, projected, masks
         homo = {m: self.encode_homo(projected[m]) for m in MODALITIES}
         hetero = {m: self._part(m).encode_hetero(projected[m]) for m in MODALITIES}
         return projected, homo, hetero, masks
+
+    def _reconstruct(self, homo: dict[str, Tensor], hetero: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Self-regression: both parts decoded together, (B, d, T_m) each; empty without decoupling."""
+        if not self.config.decouple:
+            return {}
+        return {m: self._part(m).decode(torch.cat([hetero[m], homo[m]], dim=1)) for m in MODALITIES}
+
+    def _summaries(
+        self, homo: dict[str, Tensor], hetero: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """One vector for each part of each modality, (3, B, d), over all of its steps."""
+        if not self.config.decouple:
+            return None, None
+        # The authors flatten channel-first here and time-first there, as in the heads below.
+        first = [self.homo_summary[m](homo[m].flatten(1)) for m in MODALITIES]
+        second = [self.hetero_summary[m](hetero[m].transpose(1, 2).flatten(1)) for m in MODALITIES]
+        return torch.stack(first), torch.stack(second)
 
     def _homo_heads(self, homo: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Each homogeneous part alone: logits (3, B, C) and representations (3, B, d)."""
@@ -345,11 +253,17 @@ class DMD(nn.Module):
         return torch.cat(newest, dim=1)
 
     def _reinforce(self, hetero: dict[str, Tensor], masks: dict[str, Tensor | None]) -> dict[str, Tensor]:
-        """Section 3.3: every modality attends to the two others; its newest step, (B, 2d) each."""
+        """Crossmodal attention, every modality to the two others; its newest step, (B, 2d) each."""
         by_time = {m: x.transpose(1, 2) for m, x in hetero.items()}  # (B, T_m, d) each
         last: dict[str, Tensor] = {}
         for m in MODALITIES:
-            views = [self.crossmodal[f"{m}_from_{n}"](by_time[m], by_time[n], masks[n]) for n in others(m)]
+            if self.config.crossmodal:
+                views = [
+                    self.crossmodal[f"{m}_from_{n}"](by_time[m], by_time[n], masks[n]) for n in others(m)
+                ]
+            else:
+                own = cast(nn.ModuleList, self.unimodal[m])
+                views = [encoder(by_time[m], key_mask=masks[m]) for encoder in own]
             last[m] = self.memory[m](torch.cat(views, dim=2), key_mask=masks[m])
         return last
 
@@ -359,7 +273,7 @@ class DMD(nn.Module):
         return torch.stack([h[0] for h in heads]), torch.stack([h[2] for h in heads])
 
     def _fuse(self, last: dict[str, Tensor], homo_fused: Tensor) -> Tensor:
-        """Section 3.4: the answer, (B, C), from gates; the authors' code reads the gates themselves."""
+        """Adaptive fusion: the answer, (B, C), from gates; the authors' code reads the gates themselves."""
         gates = [torch.sigmoid(self.gate[m](last[m])) for m in MODALITIES]  # (B, 2d) each
         gates.append(torch.sigmoid(self.homo_gate(homo_fused)))  # (B, 3d)
         logits: Tensor = self.fusion_head(torch.cat(gates, dim=1))[0]
@@ -370,3 +284,7 @@ def others(modality: str) -> tuple[str, str]:
     """The two other modalities, in the order in which the authors put their views side by side."""
     order = {"text": ("audio", "vision"), "vision": ("text", "audio"), "audio": ("text", "vision")}
     return order[modality]
+
+
+def _by_time(x: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    return tuple(one.transpose(1, 2) for one in x.values())  # (B, T_m, d) each, in the order of MODALITIES

@@ -1,4 +1,4 @@
-"""The GD-Unit (paper, section 3.2): who teaches whom, as the custom operator ``dmd::gd_unit``.
+"""The GD-Unit, graph distillation unit: who teaches whom, as the custom operator ``dmd::gd_unit``.
 
 Three modalities, in the order text, vision, audio, are the vertices of a directed graph with six
 edges. An edge's weight comes from the logits and the representations at both of its ends. What the
@@ -34,7 +34,7 @@ def gd_unit(
     b_edge: Tensor,
     alpha: float,
 ) -> Tensor:
-    """Edge weights of the distillation graph (eq. 7): (B, 6) in ``EDGE_ORDER``, each row sums to 1.
+    """Edge weights of the distillation graph: (B, 6) in ``EDGE_ORDER``, each row sums to 1.
 
     logits (3, B, C), reprs (3, B, H); w_logit (g, C), b_logit (g,), w_repr (g, H), b_repr (g,),
     w_edge (1, 4g): the student's half, then the teacher's; b_edge (1,); alpha flattens the softmax,

@@ -1,4 +1,4 @@
-"""The objective (paper, section 3.4, equation 10): task, decoupling and graph-distillation losses.
+"""The objective of the paper: task, decoupling and graph-distillation losses.
 
 Regression (one output) is scored by the absolute error, classification by cross-entropy. Where masks
 are given, padded steps count in no mean, and a missing sense neither teaches, nor learns, nor takes
@@ -21,10 +21,10 @@ _ANCHOR_ELEMENTS = 1 << 22  # triplets scored at once; bounds the margin loss's 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weights of eq. 6, 8 and 10; the defaults are the authors'. A zero switches a part off."""
+    """The weights of the objective; the defaults are the authors'. A zero switches a part off."""
 
     decoupling: float = 0.1  # lambda_1
-    margin_orthogonality: float = 0.1  # gamma, eq. 6
+    margin_orthogonality: float = 0.1  # gamma, within the decoupling loss
     homo: float = 0.05  # lambda_2, homogeneous GD-Unit
     hetero: float = 0.05  # lambda_2, heterogeneous GD-Unit
     logit_distance: float = 1.0
@@ -43,26 +43,21 @@ def objective(
     weights: LossWeights = LossWeights(),
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 10: the total and its parts.
+    """The total and its parts.
 
     labels: (B, 1) or (B,) floats for regression, (B,) class indices for classification (the network
     has more than one output). class_weights: (C,) or None, for cross-entropy. Parts are unweighted
     scalars, but ``homo_total`` and ``hetero_total``, which carry their lambda as in the authors' code.
+    A network without decoupling has no ``reconstruction``, ``cycle``, ``margin`` and ``orthogonality``.
     """
     classify = output.logits.shape[-1] > 1
     labels = labels.reshape(-1) if classify else labels.reshape(-1, 1).to(output.logits.dtype)
-    parts = {
-        "task": task_loss(output, labels, class_weights),
-        "reconstruction": step_error(output.reconstructed, output.projected, output.step_masks),  # eq. 2
-        "cycle": step_error(output.hetero, output.hetero_again, output.step_masks),  # eq. 3
-        "margin": margin_loss(output.homo_summary, labels, output.present, weights.margin),  # eq. 4
-        "orthogonality": orthogonality(output.hetero, output.homo, output.step_masks),  # eq. 5
-    }
+    parts = {"task": task_loss(output, labels, class_weights)}
     for name, unit, logits, reprs in (
         ("homo", homo_gd, output.homo_logits, output.homo_repr),
         ("hetero", hetero_gd, output.hetero_logits, output.hetero_repr),
     ):
-        edges = unit(logits, reprs)  # eq. 7 (B, 6)
+        edges = unit(logits, reprs)  # (B, 6)
         parts |= {
             f"{name}_{key}": value
             for key, value in distillation(
@@ -78,17 +73,31 @@ def objective(
     homo = parts["homo_logit"] + parts["homo_reg"]
     if weights.homo_repr:
         homo = homo + parts["homo_repr"]
-    parts["homo_total"] = weights.homo * homo  # eq. 8
+    parts["homo_total"] = weights.homo * homo
     parts["hetero_total"] = weights.hetero * (
         parts["hetero_logit"] + parts["hetero_repr"] + parts["hetero_reg"]
-    )  # eq. 8
-    decoupling = (
-        parts["cycle"]
-        + parts["reconstruction"]
-        + weights.margin_orthogonality * (parts["margin"] + parts["orthogonality"])
-    )  # eq. 6
-    total = parts["task"] + parts["homo_total"] + parts["hetero_total"] + weights.decoupling * decoupling
+    )
+    total = parts["task"] + parts["homo_total"] + parts["hetero_total"]
+    if output.homo_summary is not None:
+        apart = decoupling(output, output.homo_summary, labels, weights)
+        parts |= apart
+        total = total + weights.decoupling * (
+            apart["cycle"]
+            + apart["reconstruction"]
+            + weights.margin_orthogonality * (apart["margin"] + apart["orthogonality"])
+        )
     return total, {**parts, "total": total}
+
+
+def decoupling(output: DMDOutput, summary: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+    """The four parts of the decoupling loss, unweighted; summary (3, B, d), labels as in ``objective``."""
+    masks = output.step_masks
+    return {
+        "reconstruction": step_error(output.reconstructed, output.projected, masks),  # self-regression
+        "cycle": step_error(output.hetero, output.hetero_again, masks),
+        "margin": margin_loss(summary, labels, output.present, weights.margin),
+        "orthogonality": orthogonality(output.hetero, output.homo, masks),
+    }
 
 
 def task_loss(output: DMDOutput, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -111,7 +120,7 @@ def step_error(
 def orthogonality(
     hetero: tuple[Tensor, ...], homo: tuple[Tensor, ...], masks: tuple[Tensor, ...] | None, axis: int = -1
 ) -> Tensor:
-    """Eq. 5, soft: the positive cosine between both parts of every step, summed over modalities.
+    """Soft orthogonality: the positive cosine between both parts of every step, summed over modalities.
 
     Tensors are (B, T_m, d). axis -1 is the paper's; 0, the batch, is what the authors' code computed
     under PyTorch 1.9, where masks have no meaning.
@@ -137,7 +146,7 @@ def _sum_of_means(values: list[Tensor], masks: tuple[Tensor, ...] | None) -> Ten
 def margin_loss(
     summary: Tensor, labels: Tensor, present: Tensor | None = None, margin: float = 0.15
 ) -> Tensor:
-    """Eq. 4 over the triplet set: same label closer than other labels, across samples and modalities.
+    """The margin loss over the triplet set: same label closer than others, across samples and modalities.
 
     summary (3, B, d), labels (B, 1) or (B,), present (3, B) bool or None. The margin grows with the
     distance of the labels, 1 between any two classes. An anchor's loss is the mean over its triplets,
@@ -154,7 +163,7 @@ def margin_loss(
     itself = torch.eye(len(ids), dtype=torch.bool, device=ids.device)
     same = (ids[:, None] == ids[None]) & ~itself & pairs  # (n, n)
     other = (ids[:, None] != ids[None]) & pairs  # (n, n)
-    reach = margin * apart.to(cosine.dtype) + cosine  # (n, n), eq. 4 without the positive
+    reach = margin * apart.to(cosine.dtype) + cosine  # (n, n), the loss without the positive
     triplets = same.sum(1) * other.sum(1)  # (n,)
     chunk = max(1, _ANCHOR_ELEMENTS // len(ids) ** 2)
     sums = [
@@ -178,7 +187,7 @@ def distillation(
     cosine_repr: bool,
     present: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Eq. 8: ``reg``, ``logit`` and ``repr``, unscaled by lambda.
+    """The distillation loss of one GD-Unit: ``reg``, ``logit`` and ``repr``, unscaled by lambda.
 
     logits (3, B, C), reprs (3, B, H), edges (B, 6), prior (6,), present (3, B) bool or None.
     Teachers are constants; edges are not, and each is added to its prior. Logits are compared by their

@@ -163,6 +163,7 @@ def _authors_outputs(output: DMDOutput, edges: Mapping[str, Tensor]) -> dict[str
     """Our outputs under the authors' names and in their layouts: (B, d, T) or (T, B, d)."""
     named = {name: edge.t() for name, edge in edges.items()}
     named |= {"logits_c": output.homo_fused_logits, "output_logit": output.logits}
+    assert output.homo_summary is not None and output.hetero_summary is not None  # theirs decouples
     for i, x in enumerate(_LETTERS.values()):
         named |= {
             f"logits_{x}_homo": output.homo_logits[i],

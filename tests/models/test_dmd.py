@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.attention import Dropouts, TransformerEncoder
+from models import blockwise
+from models.attention import Dropouts, TransformerEncoder, attend, attention_bias
+from models.blockwise import attend_in_blocks, drop, plan
 from models.checkpoint import BadCheckpoint, load, save
 from models.dmd import DMD, EDGE_ORDER, MODALITIES, DMDConfig, Inference, InputConfig
 from models.gd_unit import gd_unit
@@ -337,3 +339,78 @@ def test_every_encoder_hides_the_padding_of_what_it_attends_to(model: DMD) -> No
         handle.remove()
     assert seen == {name: shown[name.replace(".", "_").split("_")[-1]] for name, _ in encoders}
     assert len(seen) == 12
+
+
+def _padding(kind: str, steps: int) -> Tensor | None:
+    if kind == "none":
+        return None
+    if kind == "front":
+        return torch.arange(steps)[None] >= torch.tensor([0, 3, steps - 1])[:, None]
+    return torch.rand(3, steps) > (0.5 if kind == "holes" else 1.0)
+
+
+@pytest.mark.parametrize("padding", ["none", "front", "holes", "all"])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("query_steps", "key_steps"), [(12, 12), (7, 20), (20, 7), (1, 5), (12, 11)])
+def test_attention_in_blocks_is_attention_written_out(
+    query_steps: int, key_steps: int, causal: bool, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockwise, "_BLOCK_ELEMENTS", 60)
+    torch.manual_seed(0)
+    steps = query_steps, key_steps, key_steps
+    q, k, v = (torch.randn(3, 2, t, 4, dtype=torch.float64, requires_grad=True) for t in steps)
+    given, mask = torch.randn_like(q), _padding(padding, key_steps)
+    blocks = plan(3, query_steps, key_steps, 2, mask, causal)
+    assert len(blocks.blocks) >= 3 * -(-query_steps // 8)
+    plain = attend(q, k, v, attention_bias(query_steps, key_steps, mask, causal, q.device), 0.0)
+    fast = attend_in_blocks(q.mT, k.mT, v.mT, blocks, 0.0).mT
+    torch.testing.assert_close(fast, plain)
+    for mine, theirs in zip(
+        torch.autograd.grad(fast, (q, k, v), given), torch.autograd.grad(plain, (q, k, v), given), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_dropout_in_blocks_has_the_exact_gradient_of_what_it_dropped() -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 2, 3, 6, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    blocks = plan(2, 6, 6, 2, None, True)
+
+    def same_draw(*x: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        return attend_in_blocks(x[0], x[1], x[2], blocks, 0.4)
+
+    assert torch.autograd.gradcheck(same_draw, inputs)
+    assert not torch.allclose(same_draw(*inputs), attend_in_blocks(*inputs, blocks, 0.4))
+
+
+def test_dropout_keeps_its_share_and_the_mean() -> None:
+    torch.manual_seed(0)
+    for p in (0.1, 0.3, 0.5):
+        x = drop(torch.ones(200_001), p, True)
+        assert float((x == 0).float().mean()) == pytest.approx(p, abs=0.005)
+        assert float(x.mean()) == pytest.approx(1, abs=0.01)
+        halves = x[: 4 * 50_000].view(-1, 4)  # the four draws of one random number
+        assert (halves == 0).float().mean(0).tolist() == pytest.approx([p] * 4, abs=0.01)
+        assert float(torch.corrcoef(halves.T).triu(1).abs().max()) < 0.02
+    torch.manual_seed(0)
+    scores = torch.zeros(16, 4, 2, 64)  # equal weights: each output is the share of values that were kept
+    ones = torch.ones(16, 4, 2, 64)
+    mixed = attend_in_blocks(scores, scores, ones, plan(16, 64, 64, 4, None, True), 0.3)
+    assert float(mixed.mean()) == pytest.approx(1, abs=0.01)
+    assert torch.equal(drop(ones, 0.3, False), ones)
+
+
+def test_a_network_trains_as_it_evaluates_where_nothing_is_dropped() -> None:
+    torch.manual_seed(0)
+    nothing = {f"{name}_dropout": 0.0 for name in ("text", "embedding", "output")}
+    config = replace(SMALL, **nothing, text=InputConfig(6, 9, 3))  # type: ignore[arg-type]
+    model, inputs = DMD(config), window()
+    inputs["audio_mask"][0, :15] = 0
+    inputs["text_mask"][1] = 0
+    with torch.no_grad():
+        trained, evaluated = model.train()(**inputs), model.eval()(**inputs)
+    for name in ("logits", "homo_logits", "hetero_logits", "last_hidden"):
+        torch.testing.assert_close(getattr(trained, name), getattr(evaluated, name), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"without 1, not .*text_dropout"):
+        replace(SMALL, text_dropout=1.0)

@@ -1,0 +1,83 @@
+"""What shapes the network: its sizes, its dropouts, and which of its key components it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.gd_unit import MODALITIES
+
+_DROPOUTS = ("text_dropout", "embedding_dropout", "relu_dropout", "residual_dropout", "output_dropout")
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """One modality as the network sees it."""
+
+    dim: int  # features per step
+    steps: int  # steps per window
+    kernel: int = 5  # of the projection
+    stride: int = 1
+    attention_dropout: float = 0.0  # where this modality is attended to
+
+    @property
+    def projected_steps(self) -> int:
+        return (self.steps - self.kernel) // self.stride + 1
+
+    @property
+    def skipped_steps(self) -> int:
+        """Oldest steps that no stride reaches, so that the newest step is always read."""
+        return (self.steps - self.kernel) % self.stride
+
+
+@dataclass(frozen=True)
+class DMDConfig:
+    """Everything that shapes the network; the defaults are the authors' for MOSI."""
+
+    text: InputConfig = InputConfig(768, 50, attention_dropout=0.3)
+    vision: InputConfig = InputConfig(20, 500, attention_dropout=0.0)
+    audio: InputConfig = InputConfig(5, 375, attention_dropout=0.2)
+    outputs: int = 1  # 1: regression; more: classes
+    width: int = 50  # d, common to the three modalities
+    heads: int = 10
+    levels: int = 4  # layers of the crossmodal and homogeneous encoders
+    memory_levels: int = 3  # layers of the encoders after them, if more than `levels`
+    causal: bool = True
+    text_dropout: float = 0.5
+    embedding_dropout: float = 0.2
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    output_dropout: float = 0.5
+    homo_gd_size: int = 64
+    hetero_gd_size: int = 32
+    gd_alpha: float = 1 / 8
+    homo_prior: tuple[float, ...] = (0, 0, 1, 0, 1, 0)  # logits, in EDGE_ORDER
+    hetero_prior: tuple[float, ...] = (0, 0, 1, 0, 1, 1)
+    prior_temperature: float = 0.25
+    # The paper's ablation takes these out; see models.ablation.
+    decouple: bool = True  # FD; False: both spaces hold the projected features
+    crossmodal: bool = True  # CA; False: each modality attends to itself, in encoders of the same size
+
+    def __post_init__(self) -> None:
+        for name in MODALITIES:
+            one = self.input(name)
+            if min(one.dim, one.kernel, one.stride) < 1 or one.steps < one.kernel:
+                raise ValueError(
+                    f"{name}: dim, kernel and stride must be positive and kernel <= steps, not {one}"
+                )
+        if self.outputs < 1 or self.levels < 1 or self.width % self.heads:
+            raise ValueError(
+                f"outputs {self.outputs} and levels {self.levels} must be positive, "
+                f"and width {self.width} a multiple of heads {self.heads}"
+            )
+        dropouts = {name: value for name in _DROPOUTS if not 0 <= (value := getattr(self, name)) < 1}
+        dropouts |= {
+            f"{name}.attention_dropout": self.input(name).attention_dropout
+            for name in MODALITIES
+            if not 0 <= self.input(name).attention_dropout < 1
+        }
+        if dropouts:
+            raise ValueError(f"a dropout must lie in 0..1, without 1, not {dropouts}")
+
+    def input(self, modality: str) -> InputConfig:
+        one: InputConfig = getattr(self, modality)
+        return one
