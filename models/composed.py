@@ -9,8 +9,8 @@ emotion and the same split. What a window sees of them (augmentation in training
   Augmented: cut anywhere in its last 40 %, a random gain, a random steady noise floor.
 * vision: a still face becomes a short film at a camera's rate (15 to 30 Hz): held or, in a third of the
   training samples, rising from the mean neutral face to its apex over 0.2 to 0.8 s (smoothstep, after the
-  onset-apex model of facial action), at 80 to 110 % of its intensity, with a slow random walk on top; in a
-  fifth, the face is lost for a while.
+  onset-apex model of facial action), at 80 to 110 % of its intensity, with a slow random walk on top, before
+  a camera that stands anywhere (the head turned by some 9 degrees); in a fifth, the face is lost a while.
 
 Any non-empty subset of the senses may be there: all three in 40 %, each other subset in 10 %. Variants of an
 item (another room, another light) count as items of the training split.
@@ -40,6 +40,7 @@ SUBSET_ODDS = (0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)
 SENSE_OF: dict[Kind, str] = {"meld": "text", "ravdess": "audio", "fer": "vision"}
 
 LINE_VARIANTS = 2
+CAMERA_TURN_RAD = 0.15
 MEL_COLUMNS = slice(0, 41)  # 40 log-mel bins and the log energy: all move with the gain
 ENERGY = 40
 BLENDSHAPES = slice(0, 52)
@@ -182,7 +183,7 @@ class Composer:
         neutral = self.neutral_face[BLENDSHAPES]
         change = (ramp * self.rng.uniform(0.8, 1.1))[:, None] * (face[BLENDSHAPES] - neutral)
         film[:, BLENDSHAPES] = neutral + change + _walk(self.rng, n, 52, 0.03)
-        film[:, ROTATION] += _walk(self.rng, n, 3, 0.04)
+        film[:, ROTATION] += _walk(self.rng, n, 3, 0.04) + self.rng.normal(0, CAMERA_TURN_RAD, 3)
         film[:, BLENDSHAPES] = np.clip(film[:, BLENDSHAPES], 0, 1)
         return film
 

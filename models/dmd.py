@@ -52,10 +52,14 @@ class DMDOutput:
 
 @dataclass(frozen=True)
 class Inference:
-    """What inference publishes. Edges are (B, 6) in ``EDGE_ORDER``."""
+    """What inference publishes. Edges are (B, 6) in ``EDGE_ORDER``.
+
+    A modality's own logits are its homogeneous head's: it has seen nothing else, while crossmodal attention
+    has told the heterogeneous heads what the others think.
+    """
 
     logits: Tensor  # (B, C)
-    text_logits: Tensor  # (B, C), the heterogeneous heads
+    text_logits: Tensor  # (B, C)
     audio_logits: Tensor  # (B, C)
     vision_logits: Tensor  # (B, C)
     homo_edges: Tensor  # (B, 6)
@@ -197,7 +201,7 @@ class DMD(nn.Module):
         homo_logits, homo_repr = self._homo_heads(homo)
         last = self._reinforce(hetero, masks)
         hetero_logits, hetero_repr = self._hetero_heads(last)
-        alone = dict(zip(MODALITIES, hetero_logits.unbind(0), strict=True))
+        alone = dict(zip(MODALITIES, homo_logits.unbind(0), strict=True))
         return Inference(
             logits=self._fuse(last, self._homo_fusion(homo, masks)),
             text_logits=alone["text"],

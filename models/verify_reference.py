@@ -32,7 +32,7 @@ LOSS_TOLERANCE = 1e-5  # relative
 GRADIENT_TOLERANCE = 1e-4  # relative
 ROUNDING = 1e-8  # of the whole gradient's norm. Edges are a softmax over scores that share every bias of
 # their GD-Unit: those gradients are zero, and what either side has there is float32 rounding
-_INFERRED = ("output_logit", *(f"logits_{x}_hetero" for x in "lva"), "edges_homo", "edges_hetero")
+_INFERRED = ("output_logit", *(f"logits_{x}_homo" for x in "lva"), "edges_homo", "edges_hetero")
 _LETTERS = dict(zip(MODALITIES, "lva", strict=True))
 
 
@@ -185,9 +185,9 @@ def _authors_outputs(output: DMDOutput, edges: Mapping[str, Tensor]) -> dict[str
 def _authors_inference(live: Inference) -> dict[str, Array]:
     named = {
         "output_logit": live.logits,
-        "logits_l_hetero": live.text_logits,
-        "logits_v_hetero": live.vision_logits,
-        "logits_a_hetero": live.audio_logits,
+        "logits_l_homo": live.text_logits,
+        "logits_v_homo": live.vision_logits,
+        "logits_a_homo": live.audio_logits,
         "edges_homo": live.homo_edges.t(),
         "edges_hetero": live.hetero_edges.t(),
     }
