@@ -10,6 +10,7 @@ times more than the rest of the block.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +25,15 @@ _LANES = 4  # draws of 16 bits in one random int64
 
 @dataclass(frozen=True)
 class Block:
-    """Queries ``[q0, q1)`` of one window, and the keys ``[k0, k1)`` that any of them may see."""
+    """Queries ``[q0, q1)`` of windows ``[w0, w1)``, and the keys ``[k0, k1)`` that any of them may see."""
 
-    window: int
+    w0: int
+    w1: int
     q0: int
     q1: int
     k0: int
     k1: int
-    bias: Tensor | None  # added to the scores of the last ``bias.shape[-1]`` keys
+    bias: Tensor | None  # (windows or 1, 1, rows or 1, n), added to the scores of the last n keys
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Plan:
     blocks: tuple[Block, ...]
     heads: int
 
-    def scores(self, block: Block) -> int:
-        return self.heads * (block.q1 - block.q0) * (block.k1 - block.k0)
+    def shape(self, block: Block) -> tuple[int, int, int]:
+        """(windows * heads, rows, keys) of a block's scores."""
+        return (block.w1 - block.w0) * self.heads, block.q1 - block.q0, block.k1 - block.k0
 
 
 def usable(x: Tensor) -> bool:
@@ -56,38 +59,40 @@ def plan(
 ) -> Plan:
     """Cut an attention into blocks. ``key_mask`` is (B, T_k), true for real steps, or None."""
     rows = min(query_steps, max(8, _BLOCK_ELEMENTS // (heads * key_steps)))
+    together = 1 if rows < query_steps else max(1, _BLOCK_ELEMENTS // (heads * query_steps * key_steps))
     shift = abs(key_steps - query_steps)  # query t sees the keys up to t + shift
     corner = torch.full((rows, rows), MASKED).triu()  # row i may not see column i of what lies ahead
     blocks = []
-    for window in range(windows):
-        mask = None if key_mask is None else key_mask[window]  # (T_k,)
-        first, whole = (0, True) if mask is None else _first_real(mask)
+    for w0 in range(0, windows, together):
+        w1 = min(w0 + together, windows)
+        mask = None if key_mask is None else key_mask[w0:w1]  # (windows, T_k)
+        first, latest, whole = (0, 0, True) if mask is None else _first_real(mask)
         for q0 in range(0, query_steps, rows):
             q1 = min(q0 + rows, query_steps)
             k0, k1 = first, min(key_steps, q1 + shift) if causal else key_steps
             ahead = q0 + shift + 1  # the first key that not every query of the block sees
-            blind = first == key_steps or (causal and first >= ahead)
+            blind = latest == key_steps or (causal and latest >= ahead)
             if blind:  # some query here sees no real key: it averages what the written-out form does
                 k0, k1 = 0, key_steps
             bias = None
             if mask is not None and (blind or not whole):
-                bias = (~mask[None, k0:k1]).float() * MASKED  # (1, keys)
+                bias = (~mask[:, None, None, k0:k1]).float() * MASKED  # (windows, 1, 1, keys)
                 if causal:
                     reach = torch.arange(q0, q1)[:, None] + shift  # (rows, 1)
-                    bias = bias + (torch.arange(k0, k1) > reach).float() * MASKED  # (rows, keys)
+                    bias = bias + (torch.arange(k0, k1) > reach).float() * MASKED
             elif causal and ahead < k1:
-                bias = corner[: q1 - q0, : k1 - ahead]
-            blocks.append(Block(window, q0, q1, k0, k1, bias))
+                bias = corner[None, None, : q1 - q0, : k1 - ahead]
+            blocks.append(Block(w0, w1, q0, q1, k0, k1, bias))
     return Plan(tuple(blocks), heads)
 
 
-def _first_real(mask: Tensor) -> tuple[int, bool]:
-    """The first real step, or the number of steps where none is; whether all after it are real."""
-    real = mask.nonzero()
-    if not len(real):
-        return len(mask), False
-    first = int(real[0])
-    return first, len(real) == len(mask) - first
+def _first_real(mask: Tensor) -> tuple[int, int, bool]:
+    """Of masks (windows, T_k): the earliest and the latest first real step, where a window without one
+    counts as T_k; and whether every step from the earliest on is real in every window."""
+    steps = mask.shape[1]
+    firsts = torch.where(mask.any(1), mask.int().argmax(1), steps)  # (windows,)
+    earliest, latest = int(firsts.min()), int(firsts.max())
+    return earliest, latest, earliest < steps and bool(mask[:, earliest:].all())
 
 
 def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, blocks: Plan, dropout: float) -> Tensor:
@@ -121,72 +126,75 @@ def _draw(kept: Tensor, p: float) -> None:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, blocks: Plan, dropout: float) -> Tensor:
-        q, k, v = q * q.shape[2] ** -0.5, k.contiguous(), v.contiguous()
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)  # (B, h, e, T_q)
-        sizes = [blocks.scores(block) for block in blocks.blocks]
+        shape = q.shape
+        q = (q * shape[2] ** -0.5).reshape(-1, *shape[2:])  # (B * h, e, T_q)
+        k, v = k.reshape(-1, *k.shape[2:]), v.reshape(-1, *v.shape[2:])  # (B * h, e, T_k)
+        out = torch.empty_like(q)
+        sizes = [math.prod(blocks.shape(block)) for block in blocks.blocks]
         kept = torch.empty(sum(sizes) if dropout else 0, dtype=torch.uint8)  # of every block in turn
         scored, weighed = q.new_empty(max(sizes)), q.new_empty(max(sizes))
         start = 0
         for block, size in zip(blocks.blocks, sizes, strict=True):
-            weights = _weights(q, k, block, scored[:size], weighed[:size])  # (h, rows, keys)
+            weights = _weights(q, k, blocks, block, scored[:size], weighed[:size])  # (n, rows, keys)
             if dropout:
                 here = kept[start : start + size]
                 _draw(here, dropout)
                 weights.mul_(here.view(weights.shape))
                 start += size
-            _of_queries(out, block).copy_(torch.bmm(_of_keys(v, block), weights.mT))
+            queries, keys = _slices(blocks, block)
+            out[queries] = torch.bmm(v[keys], weights.mT)
         if dropout:
             out.div_(1 - dropout)
         ctx.save_for_backward(q, k, v, out, kept)
-        ctx.blocks, ctx.dropout = blocks, dropout
-        return out
+        ctx.blocks, ctx.dropout, ctx.shape = blocks, dropout, shape
+        return out.view(shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, kept = ctx.saved_tensors
         blocks: Plan = ctx.blocks
-        grad = grad.contiguous()
-        # What the softmax's rows have in common: sum_j w_j dw_j, which is the output's product with its
-        # gradient.
-        common = (grad * out).sum(2)[..., None]  # (B, h, T_q, 1)
+        grad = grad.reshape(q.shape)
+        # What a softmax's row has in common: sum_j w_j dw_j, the output's product with its gradient.
+        common = (grad * out).sum(1)[..., None]  # (B * h, T_q, 1)
         if ctx.dropout:
             grad = grad / (1 - ctx.dropout)
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        sizes = [blocks.scores(block) for block in blocks.blocks]
+        sizes = [math.prod(blocks.shape(block)) for block in blocks.blocks]
         scored, weighed = q.new_empty(max(sizes)), q.new_empty(max(sizes))
         start = 0
         for block, size in zip(blocks.blocks, sizes, strict=True):
-            weights = _weights(q, k, block, scored[:size], weighed[:size])  # (h, rows, keys)
-            given = _of_queries(grad, block)  # (h, e, rows)
-            d_scores = torch.bmm(given.mT, _of_keys(v, block), out=scored[:size].view(weights.shape))
+            queries, keys = _slices(blocks, block)
+            weights = _weights(q, k, blocks, block, scored[:size], weighed[:size])  # (n, rows, keys)
+            given = grad[queries]  # (n, e, rows)
+            d_scores = torch.bmm(given.mT, v[keys], out=scored[:size].view(weights.shape))
             mask = None
             if ctx.dropout:
                 mask = kept[start : start + size].view(weights.shape)
                 d_scores.mul_(mask)
                 start += size
-            d_scores.sub_(common[block.window, :, block.q0 : block.q1]).mul_(weights)
-            _of_queries(d_q, block).copy_(torch.bmm(_of_keys(k, block), d_scores.mT))
-            _of_keys(d_k, block).add_(torch.bmm(_of_queries(q, block), d_scores))
+            d_scores.sub_(common[queries[0], queries[2]]).mul_(weights)
+            d_q[queries] = torch.bmm(k[keys], d_scores.mT)
+            d_k[keys].add_(torch.bmm(q[queries], d_scores))
             if mask is not None:
                 weights.mul_(mask)
-            _of_keys(d_v, block).add_(torch.bmm(given, weights))
-        return d_q.mul_(q.shape[2] ** -0.5), d_k, d_v, None, None
+            d_v[keys].add_(torch.bmm(given, weights))
+        e = ctx.shape[2]
+        whole = (*ctx.shape[:3], -1)
+        return d_q.mul_(e**-0.5).view(whole), d_k.view(whole), d_v.view(whole), None, None
 
 
-def _of_queries(x: Tensor, block: Block) -> Tensor:
-    """(B, h, e, T_q) -> (h, e, rows)"""
-    return x[block.window].narrow(2, block.q0, block.q1 - block.q0)
+def _slices(blocks: Plan, block: Block) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
+    """Where a block's queries and keys lie in (B * h, e, T)."""
+    rows, every = slice(block.w0 * blocks.heads, block.w1 * blocks.heads), slice(None)
+    return (rows, every, slice(block.q0, block.q1)), (rows, every, slice(block.k0, block.k1))
 
 
-def _of_keys(x: Tensor, block: Block) -> Tensor:
-    """(B, h, e, T_k) -> (h, e, keys)"""
-    return x[block.window].narrow(2, block.k0, block.k1 - block.k0)
-
-
-def _weights(q: Tensor, k: Tensor, block: Block, scored: Tensor, weighed: Tensor) -> Tensor:
-    """A block's attention weights (h, rows, keys), in the memory of ``weighed``."""
-    shape = (q.shape[1], block.q1 - block.q0, block.k1 - block.k0)
-    scores = torch.bmm(_of_queries(q, block).mT, _of_keys(k, block), out=scored.view(shape))
+def _weights(q: Tensor, k: Tensor, blocks: Plan, block: Block, scored: Tensor, weighed: Tensor) -> Tensor:
+    """A block's attention weights (windows * h, rows, keys), in the memory of ``weighed``."""
+    queries, keys = _slices(blocks, block)
+    shape = blocks.shape(block)
+    scores = torch.bmm(q[queries].mT, k[keys], out=scored.view(shape))
     if block.bias is not None:
-        scores.narrow(2, shape[2] - block.bias.shape[1], block.bias.shape[1]).add_(block.bias)
+        apart = scores.view(-1, blocks.heads, *shape[1:])  # (windows, h, rows, keys)
+        apart[..., shape[2] - block.bias.shape[-1] :].add_(block.bias)
     return torch.softmax(scores, -1, out=weighed.view(shape))
