@@ -33,13 +33,14 @@ class Rows:
 
 
 class Memory:
-    """An outlet that keeps what it is given."""
+    """An outlet that keeps what it is given, up to media time ``end_ns``; behind it, it is ``stopping``."""
 
-    def __init__(self) -> None:
+    def __init__(self, end_ns: int | None = None) -> None:
         self.session = "offline"
         self.stopping = False
         self.clock: Clock = HostClock(kind="media", paced=False)
         self.dropped = 0
+        self._end_ns = end_ns
         self._times: list[npt.NDArray[np.int64]] = []
         self._values: list[npt.NDArray[np.float32]] = []
 
@@ -52,6 +53,9 @@ class Memory:
     def features(
         self, times_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float32], t_ready_ns: int
     ) -> None:
+        if self._end_ns is not None:
+            self.stopping = self.stopping or int(times_ns[-1]) > self._end_ns
+            values, times_ns = values[times_ns <= self._end_ns], times_ns[times_ns <= self._end_ns]
         self._times.append(times_ns)
         self._values.append(values)
 
@@ -62,12 +66,13 @@ class Memory:
         return Rows(np.concatenate(self._times), np.concatenate(self._values))
 
 
-def see(path: Path, asset: Path, start_ns: int = 0) -> Rows:
-    """Vision features of a clip from ``start_ns`` on, (T, 59); none where it has no picture.
+def see(path: Path, asset: Path, start_ns: int = 0, end_ns: int | None = None) -> Rows:
+    """Vision features of a clip, (T, 59); none where it has no picture.
 
+    start_ns, end_ns: the part of it, in media time; None: to its end.
     Raises SourceError ``no_file`` or ``unreadable``.
     """
-    memory = Memory()
+    memory = Memory(end_ns)
     try:
         track = Track(path, "video")
     except SourceError as error:
@@ -83,12 +88,13 @@ def see(path: Path, asset: Path, start_ns: int = 0) -> Rows:
     return memory.rows(vision.SPEC.dim)
 
 
-def hear(path: Path, start_ns: int = 0) -> Rows:
-    """Audio features of a clip from ``start_ns`` on, (T, 42); none where it has no sound.
+def hear(path: Path, start_ns: int = 0, end_ns: int | None = None) -> Rows:
+    """Audio features of a clip, (T, 42); none where it has no sound.
 
+    start_ns, end_ns: the part of it, in media time; None: to its end.
     Raises SourceError ``no_file`` or ``unreadable``.
     """
-    memory = Memory()
+    memory = Memory(end_ns)
     try:
         track = Track(path, "audio")
     except SourceError as error:

@@ -1,14 +1,16 @@
-"""Labelled clips of your own: the features that ``build/extract_features.py`` made, as windows.
+"""Labelled clips of your own as a data set: the features of ``build/extract_features.py``, cut into windows.
 
-A clip is a short video or sound file with a label. Its windows are cut from its features as the live
-application cuts them (``runtime.windows``): the newest samples, right-aligned; a face that is not
-there is masked, and a sense with nothing to say in the window is absent.
+Windows are cut as the live application cuts them (``runtime.windows``, a test holds both to each other): the
+newest samples, right-aligned; pictures without a face are masked, and a sense that has nothing to say in the
+window is absent. Of a clip, training sees a window that ends anywhere in it; validation and test the one that
+ends with it. Words are those that were over by the window's end where their times are known, else the whole
+text.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,74 +18,51 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from capture.features import audio, text, vision
-from capture.features.spec import FeatureSpec, InputSpec
+from capture.features.spec import FeatureSpec, InputSpec, SpecMismatch
 from capture.features.wordpiece import WordPiece
+from models.clip_index import AGAIN, INDEX, Clip, Index, Rows, read_index, read_rows
+from models.clip_table import SPLITS
 from models.data import F32, Batch, DataError, Input, Split
+from models.word_embeddings import TOKENIZER, WordEmbeddings
 
-INDEX = "clips.json"
 PRETRAINED = Path(__file__).parent / "pretrained"
-SPEECH = audio.SPEC.names.index("speech")
-MIN_SPEECH_FRAMES = 15  # 0.3 s: less is a silent room, as live
-MIN_WINDOW_NS = 500_000_000
-LAG_NS = 1_000_000_000  # a face that was last seen longer ago has left, as live
+WIDTH = 384  # of the bundled text encoder
 
+MIN_SIGNAL_NS = 500_000_000  # of a training window
+KEPT_BYTES = 2 << 30  # of features in memory; more are read again
 
-class SpokenWord(msgspec.Struct, frozen=True):
-    """A word and, where it is known, when it was over."""
+# As runtime.windows, which this package may not import.
+BIN_NS = 100_000_000
+MIN_COVERAGE = 0.1
+MAX_LAG_NS = 1_000_000_000
+MIN_SPEECH_S = 0.3
+SPEECH = 0.5
+_SPEECH_COLUMN = audio.SPEC.names.index("speech")
 
-    text: str
-    end_ns: int | None = None
-
-
-class Clip(msgspec.Struct, frozen=True):
-    """One row of the index."""
-
-    id: str  # of its file, clips/<id>.npz
-    path: str
-    label: str | float
-    split: Split
-    words: tuple[SpokenWord, ...]
-    end_ns: int  # media time; where its last window ends
-
-
-class Index(msgspec.Struct, frozen=True):
-    """``clips.json``."""
-
-    audio: str  # hash of the audio stream's spec
-    vision: str
-    clips: tuple[Clip, ...]
-
-
-def split_of(group: str) -> Split:
-    """Eight tenths train, by the checksum of the group's name; one validates, one tests."""
-    held: dict[int, Split] = {0: "test", 1: "validation"}
-    return held.get(zlib.crc32(group.encode()) % 10, "train")
+FEATURES = FeatureSpec(
+    text=InputSpec(text.SPEC, 8.0, 48, WIDTH),
+    audio=InputSpec(audio.SPEC, 4.0, 200, audio.SPEC.dim),
+    vision=InputSpec(vision.SPEC, 4.0, 120, vision.SPEC.dim),
+)
 
 
 @dataclass
 class Clips:
-    """Clips as a data set (``models.data.Data``)."""
+    """Clips as ``models.data.Data``; ``open_clips`` makes it."""
 
     folder: Path
     index: Index
-    bundle: Path  # whose tokenizer and text encoder read the words
-    pieces: bool
     labels: tuple[str, ...]
     features: FeatureSpec
-    _tokenizer: WordPiece = field(init=False)
-    _embedded: dict[str, npt.NDArray[Any]] = field(init=False, default_factory=dict)
-    _encoder: ort.InferenceSession | None = field(init=False, default=None)
-    _rows: dict[str, dict[str, npt.NDArray[Any]]] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._tokenizer = WordPiece(self.bundle / "tokenizer.json")
+    words: WordPiece | WordEmbeddings
+    _kept: dict[str, Rows] = field(default_factory=dict, repr=False)
+    _kept_bytes: int = 0
 
     @property
     def name(self) -> str:
-        return f"clips of {self.folder.name}"
+        return f"clips of {self.folder.resolve().name}"
 
     @property
     def inputs(self) -> Mapping[str, Input]:
@@ -94,163 +73,196 @@ class Clips:
             "vision": _input(spec.vision),
         }
 
+    def __len__(self) -> int:
+        return len(self.of("train"))
+
     def of(self, split: Split) -> list[Clip]:
         """The clips of a split."""
         return [clip for clip in self.index.clips if clip.split == split]
 
-    def __len__(self) -> int:
-        return len(self.of("train"))
-
     def batches(self, split: Split, size: int, seed: int) -> Iterator[Batch]:
-        """Training: one window of each clip, ending anywhere in it. Otherwise the one that ends with it."""
+        """One pass, one window of each clip, see ``models.data.Data``."""
         clips = self.of(split)
         rng = np.random.default_rng(seed) if split == "train" else None
         if rng is not None:
             clips = [clips[i] for i in rng.permutation(len(clips))]
         for start in range(0, len(clips), size):
-            yield self.batch(clips[start : start + size], rng)
+            part = clips[start : start + size]
+            yield self.batch(part, [clip.end_ns if rng is None else _anywhere(clip, rng) for clip in part])
 
-    def batch(self, clips: list[Clip], rng: np.random.Generator | None) -> Batch:
-        """One window of each clip."""
+    def batch(self, clips: Sequence[Clip], ends_ns: Sequence[int]) -> Batch:
+        """The windows of ``clips`` that end at ``ends_ns``; where nothing is in one, the clip's last.
+
+        Raises DataError where a clip's features cannot be read.
+        """
         spec, n = self.features, len(clips)
-        shape = (n, spec.text.steps) if self.pieces else (n, spec.text.steps, spec.text.dim)
-        words = np.zeros(shape, np.int64 if self.pieces else np.float32)
-        sounds = np.zeros((n, spec.audio.steps, spec.audio.dim), np.float32)
-        films = np.zeros((n, spec.vision.steps, spec.vision.dim), np.float32)
+        pieces = isinstance(self.words, WordPiece)
+        lines = np.zeros((n, spec.text.steps), np.int64) if pieces else _zeros(n, spec.text)
+        sounds, films = _zeros(n, spec.audio), _zeros(n, spec.vision)
         masks = [np.zeros((n, one.steps), np.float32) for one in (spec.text, spec.audio, spec.vision)]
-        for row, clip in enumerate(clips):
-            stored = self.rows(clip)
-            end_ns = clip.end_ns
-            if rng is not None:
-                times = np.concatenate([stored["audio_ns"], stored["vision_ns"]])
-                begin_ns = int(times.min()) if len(times) else end_ns
-                end_ns = int(rng.uniform(min(begin_ns + MIN_WINDOW_NS, end_ns), end_ns + 1))
-            said = self._words(clip, end_ns)
-            if len(said):
-                words[row, -len(said) :], masks[0][row, -len(said) :] = said, 1
-            for sense, values, mask in (("audio", sounds, masks[1]), ("vision", films, masks[2])):
-                _cut(stored, sense, spec.input(sense), end_ns, values[row], mask[row])
+        for i, (clip, end_ns) in enumerate(zip(clips, ends_ns, strict=True)):
+            rows = self.rows(clip)
+            for end in (end_ns, clip.end_ns):
+                said = self._said(clip, end)  # (S,) or (S, D)
+                if len(said):
+                    lines[i, -len(said) :], masks[0][i, -len(said) :] = said, 1
+                _cut(rows, "audio", spec.audio, end, sounds[i], masks[1][i])
+                _cut(rows, "vision", spec.vision, end, films[i], masks[2][i])
+                if any(mask[i].any() for mask in masks):
+                    break
         if self.labels:
-            labels: npt.NDArray[Any] = np.array([self.labels.index(str(clip.label)) for clip in clips])
+            labels: npt.NDArray[Any] = np.array(
+                [self.labels.index(str(clip.label)) for clip in clips], np.int64
+            )
         else:
-            labels = np.array([float(clip.label) for clip in clips], np.float32)
-        return Batch(words, sounds, films, masks[0], masks[1], masks[2], labels)
+            labels = np.array([clip.label for clip in clips], np.float32)
+        return Batch(lines, sounds, films, masks[0], masks[1], masks[2], labels)
 
-    def rows(self, clip: Clip) -> dict[str, npt.NDArray[Any]]:
-        """``audio_ns`` (T,), ``audio`` (T, 42), ``vision_ns`` (T,), ``vision`` (T, 59). Raises DataError."""
-        if clip.id not in self._rows:
-            path = self.folder / "clips" / f"{clip.id}.npz"
-            try:
-                with np.load(path) as stored:
-                    names = ("audio_ns", "audio", "vision_ns", "vision")
-                    self._rows[clip.id] = {name: stored[name] for name in names}
-            except (OSError, KeyError, ValueError) as error:
-                raise DataError(
-                    f"{path}, the features of {clip.path}, cannot be read ({error}): "
-                    "run build/extract_features.py again"
-                ) from None
-        return self._rows[clip.id]
+    def rows(self, clip: Clip) -> Rows:
+        """A clip's features, see ``models.clip_index``. Raises DataError."""
+        if clip.id in self._kept:
+            return self._kept[clip.id]
+        rows = read_rows(self.folder, clip)
+        if self._kept_bytes < KEPT_BYTES:
+            self._kept[clip.id] = rows
+            self._kept_bytes += sum(array.nbytes for array in rows.values())
+        return rows
 
-    def _words(self, clip: Clip, end_ns: int) -> npt.NDArray[Any]:
-        """Word pieces (S,) or embeddings (S, D) of what was said by ``end_ns``."""
-        start_ns = end_ns - round(self.features.text.window_s * 1e9)
-        heard = [w.text for w in clip.words if w.end_ns is None or start_ns < w.end_ns <= end_ns]
-        if not heard:
+    def _said(self, clip: Clip, end_ns: int) -> npt.NDArray[Any]:
+        """Word pieces (S,) or embeddings (S, D) of the words in the window that ends at ``end_ns``."""
+        sentence = clip.text
+        if clip.words:
+            start_ns = end_ns - round(self.features.text.window_s * 1e9)
+            sentence = " ".join(word.text for word in clip.words if start_ns < word.end_ns <= end_ns)
+        if not sentence:
             return np.zeros(0, np.int64)
-        sentence = " ".join(heard)
-        if sentence not in self._embedded:
-            pieces = np.array(self._tokenizer.encode(sentence)[-self.features.text.steps :], np.int64)
-            self._embedded[sentence] = pieces if self.pieces else self._embed(pieces)
-        return self._embedded[sentence]
-
-    def _embed(self, pieces: npt.NDArray[np.int64]) -> F32:
-        if self._encoder is None:
-            self._encoder = ort.InferenceSession(self.bundle / "text_encoder.onnx")
-        feed = {"input_ids": pieces[None], "attention_mask": np.ones_like(pieces[None])}
-        return np.asarray(self._encoder.run(["embeddings"], feed)[0][0], np.float32)
+        if isinstance(self.words, WordPiece):
+            return np.array(self.words.encode(sentence)[-self.features.text.steps :], np.int64)
+        return self.words.of(sentence)
 
 
 def open_clips(
-    folder: Path, text: Literal["features", "pieces"] = "features", bundle: Path = PRETRAINED
+    folder: Path,
+    text: Literal["features", "pieces"] = "features",
+    features: FeatureSpec | None = None,
+    text_encoder: Path | None = None,
 ) -> Clips:
     """Open a folder of ``build/extract_features.py``.
 
-    text: embeddings of the bundle's encoder, or word pieces of its tokenizer (BERT's uncased vocabulary).
-    Raises DataError where the folder is none, or of other features than this version makes.
+    Args:
+        folder: with ``clips.json``.
+        text: ``features``: embeddings of the text encoder; ``pieces``: word pieces of its tokenizer.
+        features: the windows' lengths and steps; None: 4 s, and 8 s of words. Its normalisation is not
+            taken: that is always the training clips'.
+        text_encoder: folder of ``tokenizer.json`` and, for ``features``, ``text_encoder.onnx``; None: the
+            bundled network's.
+
+    Raises:
+        DataError: the folder is none of these, is incomplete, or is of other features than this version's.
     """
-    path = folder / INDEX
+    index = read_index(folder)
+    spec = features or FEATURES
     try:
-        index = msgspec.json.decode(path.read_bytes(), type=Index)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}: run build/extract_features.py first") from None
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path} is no index of clips: {error}") from None
-    for sense, found, ours in (
-        ("audio", index.audio, audio.SPEC.hash),
-        ("vision", index.vision, vision.SPEC.hash),
-    ):
-        if found != ours:
+        spec.check({"text": FEATURES.text.stream, "audio": audio.SPEC, "vision": vision.SPEC})
+    except SpecMismatch as error:
+        raise DataError(f"{folder}: {error}") from None
+    counts = Counter(clip.split for clip in index.clips)
+    for split in SPLITS:
+        if not counts[split]:
             raise DataError(
-                f"{path}: made with other {sense} features ({found}, this version makes {ours}): "
-                "run build/extract_features.py again"
+                f"{folder / INDEX}: no clip is for {split}: name some in a column split, and {AGAIN}"
             )
-    for split in ("train", "validation", "test"):
-        if not any(clip.split == split for clip in index.clips):
-            raise DataError(f"{path}: no clip is for {split}: add clips, or name it in a split column")
-    classes = {clip.label for clip in index.clips}
-    named = any(isinstance(label, str) for label in classes)
-    labels = tuple(sorted(str(label) for label in classes)) if named else ()
-    data = Clips(folder, index, bundle, text == "pieces", labels, _spec())
+    bundle = text_encoder or PRETRAINED
+    words = _tokenizer(bundle) if text == "pieces" else WordEmbeddings(bundle, spec.text.steps, folder)
+    width = words.dim if isinstance(words, WordEmbeddings) else _width(bundle)
+    spec = msgspec.structs.replace(spec, text=msgspec.structs.replace(spec.text, dim=width))
+    data = Clips(folder, index, _classes(folder, index), spec, words)
     data.features = _normalised(data)
     return data
 
 
-def _spec() -> FeatureSpec:
-    """Windows of 4 s (words: 8 s), not yet normalised."""
-    return FeatureSpec(
-        text=InputSpec(text.SPEC, 8.0, 48, 384),
-        audio=InputSpec(audio.SPEC, 4.0, 200, audio.SPEC.dim),
-        vision=InputSpec(vision.SPEC, 4.0, 120, vision.SPEC.dim),
-    )
+def _classes(folder: Path, index: Index) -> tuple[str, ...]:
+    """Names in order; () where labels are numbers."""
+    labels = {clip.label for clip in index.clips}
+    if all(isinstance(label, float | int) for label in labels):
+        return ()
+    names = tuple(sorted(label for label in labels if isinstance(label, str)))
+    if len(names) < max(2, len(labels)):
+        raise DataError(
+            f"{folder / INDEX}: labels are {sorted(map(str, labels))}, expected two names or more"
+        )
+    return names
+
+
+def _tokenizer(bundle: Path) -> WordPiece:
+    path = bundle / TOKENIZER
+    try:
+        return WordPiece(path)
+    except (OSError, KeyError, msgspec.DecodeError) as error:
+        raise DataError(f"{path} is no tokenizer ({error}): expected that of a BERT, uncased") from None
+
+
+def _width(bundle: Path) -> int:
+    """Columns of a text encoder in Hugging Face's layout; of any other, the bundled one's."""
+    path = bundle / "config.json"
+    return int(msgspec.json.decode(path.read_bytes())["hidden_size"]) if path.is_file() else WIDTH
 
 
 def _normalised(data: Clips) -> FeatureSpec:
-    """The spec with mean and 1/deviation of the training clips; ``presence`` is the mask's to say."""
+    """The spec with mean and 1/deviation of the training clips.
+
+    Shut out with a scale of 0: ``presence``, which the mask says, and a sense that no training clip has.
+    """
+    sums = {name: np.zeros((3, data.features.input(name).dim)) for name in ("audio", "vision")}  # n, x, x^2
+    for clip in data.of("train"):
+        rows = data.rows(clip)
+        seen = rows["vision"][rows["vision"][:, vision.PRESENCE] > 0]
+        for name, values in (("audio", rows["audio"].astype(float)), ("vision", seen.astype(float))):
+            sums[name] += np.full(values.shape[1], len(values)), values.sum(0), (values**2).sum(0)
     found = {}
-    for sense in ("audio", "vision"):
-        one = data.features.input(sense)
-        rows = [data.rows(clip)[sense] for clip in data.of("train")]
-        values = np.concatenate([r if sense == "audio" else r[r[:, vision.PRESENCE] > 0] for r in rows])
-        if not len(values):
-            values = np.zeros((1, one.dim), np.float32)
-        scale = 1 / np.maximum(values.std(0), 0.02)
-        if sense == "vision":
+    for name, (count, total, squares) in sums.items():
+        mean = total / np.maximum(count, 1)
+        deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+        scale = np.where(count > 0, 1 / np.maximum(deviation, 0.02), 0)
+        if name == "vision":
             scale[vision.PRESENCE] = 0
-        mean, factor = (tuple(round(float(x), 6) for x in part) for part in (values.mean(0), scale))
-        found[sense] = msgspec.structs.replace(one, mean=mean, scale=factor)
+        found[name] = msgspec.structs.replace(
+            data.features.input(name),
+            mean=tuple(round(float(x), 6) for x in mean),
+            scale=tuple(round(float(x), 6) for x in scale),
+        )
     return msgspec.structs.replace(data.features, **found)
 
 
-def _cut(
-    stored: Mapping[str, npt.NDArray[Any]],
-    sense: str,
-    spec: InputSpec,
-    end_ns: int,
-    values: F32,
-    mask: F32,
-) -> None:
+def _anywhere(clip: Clip, rng: np.random.Generator) -> int:
+    """A window's end inside the clip, with half a second of signal before it, or all that there is."""
+    first_ns = min(clip.begin_ns + MIN_SIGNAL_NS, clip.end_ns)
+    return int(rng.integers(first_ns, clip.end_ns, endpoint=True))
+
+
+def _cut(rows: Rows, sense: str, spec: InputSpec, end_ns: int, values: F32, mask: F32) -> None:
     """Write one sense's window into ``values`` (steps, dim) and ``mask`` (steps,), both zeros before."""
-    times = stored[f"{sense}_ns"]
     start_ns = end_ns - round(spec.window_s * 1e9)
-    rows = stored[sense][(times > start_ns) & (times <= end_ns)][-spec.steps :]
-    times = times[(times > start_ns) & (times <= end_ns)][-spec.steps :]
-    valid = rows[:, vision.PRESENCE] > 0 if sense == "vision" else np.ones(len(rows), bool)
-    if not valid.any() or end_ns - times[valid][-1] > LAG_NS:
+    times = rows[f"{sense}_ns"]
+    inside = slice(*np.searchsorted(times, (start_ns, end_ns), side="right"))
+    times, newest = times[inside][-spec.steps :], rows[sense][inside][-spec.steps :]
+    if not len(times) or end_ns - times[-1] > MAX_LAG_NS:
         return
-    if sense == "audio" and (rows[:, SPEECH] > 0.5).sum() < MIN_SPEECH_FRAMES:
+    valid = np.ones(len(times), bool)
+    if sense == "vision":
+        valid = newest[:, vision.PRESENCE] > 0
+        bins = np.unique((times[valid] - start_ns - 1) // BIN_NS)
+        covered = len(bins) / ((end_ns - start_ns + BIN_NS - 1) // BIN_NS)
+        if covered < MIN_COVERAGE or end_ns - times[valid][-1] > MAX_LAG_NS:
+            return
+    elif (newest[:, _SPEECH_COLUMN] > SPEECH).sum() / spec.stream.rate_hz < MIN_SPEECH_S:
         return
-    values[-len(rows) :] = rows * valid[:, None]
-    mask[-len(rows) :] = valid
+    values[-len(times) :] = newest * valid[:, None]
+    mask[-len(times) :] = valid
+
+
+def _zeros(n: int, spec: InputSpec) -> F32:
+    return np.zeros((n, spec.steps, spec.dim), np.float32)
 
 
 def _input(one: InputSpec) -> Input:

@@ -1,4 +1,4 @@
-"""Labelled clips become features, a training and a report; stops, changes and broken clips are survived."""
+"""The extractor as a command: labelled clips become features and a network, through every trouble."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from models import train
-from models.clips import Clip, Index, SpokenWord, open_clips, split_of
-from models.data import DataError
+from models.clip_index import Index, read_index, read_rows
+from models.clips import open_clips
 from runtime import network
+from tests.capture.films import film
 from tests.models import made
 
 ROOT = Path(__file__).parent.parent
@@ -25,8 +26,8 @@ TOOL = ROOT / "build/extract_features.py"
 WORDS = {"low": "it is all so sad", "high": "what a wonderful day"}
 
 
-def _sound(path: Path, hz: float, seconds: float = 1.5) -> None:
-    """A harsh tone, so that bands differ; loud enough to be heard."""
+def sound(path: Path, hz: float, seconds: float = 1.5) -> None:
+    """A harsh tone that comes and goes, so that bands differ."""
     t = np.arange(int(16000 * seconds)) / 16000
     samples = (12000 * np.sign(np.sin(2 * np.pi * hz * t)) * (np.sin(2 * np.pi * 3 * t) > 0)).astype(np.int16)
     with av.open(str(path), "w") as container:
@@ -43,24 +44,30 @@ def table(tmp_path: Path) -> Path:
     lines = ["path,text,label,split"]
     for number in range(8):
         for label, hz in (("low", 150 + 5 * number), ("high", 900 + 20 * number)):
-            name = f"{label}{number}.wav"
-            _sound(tmp_path / name, hz)
+            sound(tmp_path / f"{label}{number}.wav", hz)
             split = "train" if number < 4 else "validation" if number < 6 else "test"
-            lines.append(f"{name},{WORDS[label]},{label},{split}")
+            lines.append(f"{label}{number}.wav,{WORDS[label]},{label},{split}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     return tmp_path / "labels.csv"
 
 
-def _extract(table: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TOOL), str(table), "--out", str(out), "--no-faces", "--jobs", "1", *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def command(table: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, str(TOOL), str(table), "--out", str(out), "--no-faces", "--jobs", "1", *more]
+
+
+def extract(table: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(table, out, *more), capture_output=True, text=True, timeout=120)
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("clips/*.npz")}
 
 
 def test_labelled_clips_become_a_report_and_a_bundle_that_runs(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "features"
-    done = _extract(table, out)
+    done = extract(table, out, "--jobs", "2")
     assert done.returncode == 0, done.stderr
-    assert "8 train, 4 validation, 4 test" in done.stdout
+    assert "8 train, 4 validation, 4 test (split by the table)" in done.stdout
     settings = [s for s in made.TINY if not s.startswith("data.")]
     arguments = ["--config", str(ROOT / "models/configs/clips.toml"), "--data", str(out)]
     arguments += ["--out", str(tmp_path / "run"), "--device", "cpu"]
@@ -71,132 +78,155 @@ def test_labelled_clips_become_a_report_and_a_bundle_that_runs(table: Path, tmp_
     assert network.load(tmp_path / "run/bundle").manifest.labels == ("high", "low")
 
 
-def test_a_run_that_was_stopped_goes_on_and_changed_clips_are_done_again(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_was_stopped_goes_on_and_only_changed_clips_are_done_again(
+    table: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     out = tmp_path / "features"
-    command = [sys.executable, str(TOOL), str(table), "--out", str(out), "--no-faces", "--jobs", "1"]
+    for number in range(8):  # long enough to be stopped in the middle
+        sound(tmp_path / f"high{number}.wav", 900, seconds=8)
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
-    )
-    end = time.monotonic() + 60
-    while not list(out.glob("clips/*.npz")):
-        assert process.poll() is None and time.monotonic() < end
+        command(table, out), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while len(stamps(out)) < 2:
+        assert process.poll() is None
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    finished = process.returncode == 0
-    assert finished or (process.returncode == 130 and "goes on from here" in errors)
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("clips/????????.npz")}
-    _sound(tmp_path / "low3.wav", 333)
-    assert _extract(table, out).returncode == 0
-    again = {path: path.stat().st_mtime_ns for path in out.glob("clips/????????.npz")}
-    assert len(again) == 16
-    redone = {path for path, at in kept.items() if again[path] != at}
-    assert len(redone) <= 1
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does: to every process
+    else:
+        process.send_signal(how)
+    _, errors = process.communicate(timeout=20)  # ends when the last worker has closed its standard error
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert ("the same command goes on" in errors) == (how == signal.SIGINT)
+    assert "Traceback" not in errors
+    kept = stamps(out)
+    assert 2 <= len(kept) < 16 and not (out / "clips.json").exists()
+    sound(tmp_path / "low0.wav", 333)
+    assert extract(table, out).returncode == 0
+    again = stamps(out)
+    assert len(again) == 16 and not list(out.glob("clips/*.half"))
+    index = read_index(out)
+    (changed,) = (clip.id for clip in index.clips if clip.path == "low0.wav")
+    assert {name for name in kept if again[name] != kept[name]} == {f"{changed}.npz"}
+    assert extract(table, out).returncode == 0 and stamps(out) == again
 
 
-def test_a_broken_clip_is_named_and_the_others_go_on(table: Path, tmp_path: Path) -> None:
-    (tmp_path / "low0.wav").write_bytes(b"no sound")
-    done = _extract(table, tmp_path / "features")
+def test_the_index_says_what_there_is_of_every_clip_in_the_tables_order(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features"
+    table.write_text("path,text,label,start_s,end_s\nlow0.wav,so so,low,,\nhigh0.wav,yes,high,0.5,1\n")
+    done = extract(table, out)
+    assert done.returncode == 0, done.stderr
+    index: Index = read_index(out)
+    whole, part = index.clips
+    assert (whole.path, whole.label, whole.text, whole.words) == ("low0.wav", "low", "so so", ())
+    assert (whole.audio_rows, whole.vision_rows) == (73, 0)
+    assert 0.5e9 <= part.begin_ns < part.end_ns <= 1e9 and part.audio_rows == 25 and part.seconds < 0.5
+    rows = read_rows(out, part)
+    assert rows["audio"].shape == (25, 42) and rows["vision"].shape == (0, 59)
+
+
+def test_words_come_with_their_times_from_subtitles_where_the_text_is_empty(
+    table: Path, tmp_path: Path
+) -> None:
+    cue = "WEBVTT\n\n00:00:00.000 --> 00:00:00.600\nnot now\n\n00:00:01.000 --> 00:00:01.600\nmaybe later\n"
+    (tmp_path / "low0.vtt").write_text(cue)
+    (tmp_path / "low1.vtt").write_text("no subtitles")
+    table.write_text(
+        "path,text,label,start_s\nlow0.wav,,low,\nlow0.wav,,low,0.8\nlow0.wav,given,low,0.1\nlow1.wav,,low,\n"
+    )
+    done = extract(table, tmp_path / "features")
     assert done.returncode == 1
-    assert "low0.wav" in done.stdout.replace("\n", "") and "1 left out" in done.stdout
-    assert len(open_clips(tmp_path / "features")) == 7
+    assert "left out:" in done.stderr and "low1.vtt, line 1: expected WEBVTT" in done.stderr
+    whole, part, given = read_index(tmp_path / "features").clips
+    assert [w.text for w in whole.words] == ["not", "now", "maybe", "later"]
+    assert whole.words[-1].end_ns == whole.end_ns  # a cue may outlast the sound; its words do not
+    assert [w.text for w in part.words] == ["maybe", "later"] and part.text == "maybe later"
+    assert given.words == () and given.text == "given"
+
+
+def test_a_broken_clip_is_one_line_and_the_others_go_on(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "low0.wav").write_bytes(b"no sound")
+    (tmp_path / "low1.wav").write_bytes((tmp_path / "low1.wav").read_bytes()[:60])
+    done = extract(table, tmp_path / "features")
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if "left out: " in line]
+    assert len(lines) == 2 and sum("low0.wav" in line for line in lines) == 1
+    assert "2 of 16 clips are broken and left out" in done.stderr and "Traceback" not in done.stderr
+    assert len(open_clips(tmp_path / "features", "pieces")) == 6
+
+
+def test_a_clip_that_kills_its_process_is_named_and_the_others_go_on(table: Path, tmp_path: Path) -> None:
+    """A stand-in for a decoder that crashes: the sound of one clip ends the process that hears it."""
+    crash = "import os, capture.offline as o; hear = o.hear\n"
+    crash += "o.hear = lambda path, *a: os._exit(9) if path.name == 'high2.wav' else hear(path, *a)\n"
+    (tmp_path / "crashing").mkdir()
+    (tmp_path / "crashing/sitecustomize.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{crash}"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "crashing")}
+    done = subprocess.run(
+        command(table, tmp_path / "features", "--jobs", "2"),
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "high2.wav: the process that read it died" in done.stderr and "1 of 16 clips" in done.stderr
+    assert len(read_index(tmp_path / "features").clips) == 15
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "more", "message"),
     [
-        ("path,label\nlow0.wav,low\n", "no column text"),
-        ("path,text,label\nnone.wav,hi,low\n", "line 2: path 'none.wav' is no file"),
-        ("path,text,label\nlow0.wav,hi,\n", "line 2: the label is empty"),
-        ("path,text,label,split\nlow0.wav,hi,low,exam\n", "line 2: split 'exam'"),
-        ("path,text,label,end_s\nlow0.wav,hi,low,x\n", "must be seconds"),
-        ("path,text,label\nlow0.wav,hi,low\nlow0.wav,hi,low\n", "line 3: low0.wav is there twice"),
-        ("path,text,label\n", "no clip in it"),
+        ("path,text,label\nnone.wav,hi,low\n", (), "line 2: no file"),
+        ("path,text,label\nlow0.wav,hi,3.5\n", (), "line 2: label '3.5'"),
+        (
+            "path,text,label\nlow0.wav,hi,low\n",
+            ("--network", "models/pretrained"),
+            "label 'low', expected one",
+        ),
+        ("path,text,label\nlow0.wav,hi,low\n", ("--network", "nowhere"), "nowhere is no folder"),
+        ("path,text,label\nlow0.wav,hi,low\n", ("--clips", "nowhere"), "nowhere/low0.wav"),
+        ("path,text,label\nlow0.wav,hi,low\n", ("--jobs", "0"), "'0', expected a number of processes"),
     ],
 )
-def test_a_bad_table_is_one_line_that_names_the_row(
-    table: Path, tmp_path: Path, content: str, message: str
+def test_bad_usage_is_one_line_before_anything_is_written(
+    table: Path, tmp_path: Path, content: str, more: tuple[str, ...], message: str
 ) -> None:
     table.write_text(content)
-    done = _extract(table, tmp_path / "features")
+    done = extract(table, tmp_path / "features", *more)
     assert done.returncode == 2
-    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert not (tmp_path / "features").exists()
 
 
-def test_numbers_are_a_sentiment_and_must_lie_in_its_range(table: Path, tmp_path: Path) -> None:
-    table.write_text("path,text,label\nlow0.wav,hi,-2.5\nlow1.wav,hi,3.5\n")
-    done = _extract(table, tmp_path / "features")
-    assert done.returncode == 2 and "'3.5', expected a number in [-3, 3]" in done.stderr
+def test_a_table_that_is_not_there_is_said(tmp_path: Path) -> None:
+    done = extract(tmp_path / "labels.csv", tmp_path / "features")
+    assert done.returncode == 2 and "labels.csv: No such file" in done.stderr
 
 
-def test_a_group_stays_in_one_split_and_splits_have_about_their_shares() -> None:
-    splits = [split_of(f"speaker {n}") for n in range(2000)]
-    assert splits == [split_of(f"speaker {n}") for n in range(2000)]
-    assert 0.75 < splits.count("train") / 2000 < 0.85
-    assert 0.07 < splits.count("test") / 2000 < 0.13
+def test_sound_alone_needs_no_landmarker_and_pictures_say_where_to_put_it(
+    table: Path, tmp_path: Path
+) -> None:
+    offline = {"EMOTION_ASSETS": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "no_proxy": ""}
+    offline["https_proxy"] = "http://127.0.0.1:9"
+    faces = [part for part in command(table, tmp_path / "f") if part != "--no-faces"]
+    table.write_text("path,text,label\nlow0.wav,hi,low\n")
+    settings = {"env": os.environ | offline, "capture_output": True, "text": True, "timeout": 60}
+    assert subprocess.run(faces, **settings).returncode == 0  # type: ignore[call-overload]
+    film(tmp_path / "film.mkv", seconds=0.5)
+    table.write_text("path,text,label\nlow0.wav,hi,low\nfilm.mkv,hi,low\n")
+    done = subprocess.run(faces, **settings)  # type: ignore[call-overload]
+    assert done.returncode == 2 and "face_landmarker.task could not be downloaded" in done.stderr
 
 
-def _index(folder: Path, words: tuple[SpokenWord, ...], **change: str) -> Path:
-    """Three clips with 100 audio frames of speech and 30 pictures, of which the face is lost in ten."""
-    from capture.features import audio, vision
-
-    (folder / "clips").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    clips = []
-    for number, split in enumerate(("train", "validation", "test")):
-        sound = rng.normal(size=(100, audio.SPEC.dim)).astype(np.float32)
-        sound[:, audio.SPEC.names.index("speech")] = 1
-        film = rng.normal(size=(30, vision.SPEC.dim)).astype(np.float32)
-        film[:, vision.PRESENCE] = 1
-        film[5:15] = 0
-        np.savez(
-            folder / f"clips/{number}.npz",
-            made_of="",
-            audio_ns=np.arange(1, 101) * 20_000_000,
-            audio=sound,
-            vision_ns=np.arange(1, 31) * 66_000_000,
-            vision=film,
-        )
-        clips.append(Clip(str(number), "x", "a", split, words, 2_000_000_000))  # type: ignore[arg-type]
-    hashes = {"audio": audio.SPEC.hash, "vision": vision.SPEC.hash} | change
-    import msgspec
-
-    index = Index(clips=tuple(clips), **hashes)
-    (folder / "clips.json").write_bytes(msgspec.json.encode(index))
-    return folder
-
-
-def test_windows_are_right_aligned_and_a_lost_face_is_masked(tmp_path: Path) -> None:
-    words = SpokenWord("early", 500_000_000), SpokenWord("late", 1_900_000_000)
-    data = open_clips(_index(tmp_path / "f", words), "pieces")
-    (batch,) = data.batches("test", 8, 0)
-    assert batch.audio_mask[0, -100:].all() and not batch.audio_mask[0, :-100].any()
-    assert batch.vision_mask[0].sum() == 20
-    assert not batch.vision[0][batch.vision_mask[0] == 0].any()
-    assert batch.text_mask[0].sum() == 4  # two words between the first and the last piece
-    early = data.batch(data.of("test")[:1], None)
-    np.testing.assert_array_equal(early.text, batch.text)
-
-
-def test_a_training_window_ends_anywhere_and_knows_only_words_that_were_over(tmp_path: Path) -> None:
-    words = SpokenWord("early", 100_000_000), SpokenWord("late", 1_990_000_000)
-    data = open_clips(_index(tmp_path / "f", words), "pieces")
-    lengths, said = set(), set()
-    for seed in range(12):
-        (batch,) = data.batches("train", 8, seed)
-        lengths.add(int(batch.audio_mask.sum()))
-        said.add(int(batch.text_mask.sum()))
-    assert len(lengths) > 6 and min(lengths) >= 25
-    assert said == {3}
-
-
-@pytest.mark.parametrize("sense", ["audio", "vision"])
-def test_features_of_another_version_are_refused(tmp_path: Path, sense: str) -> None:
-    with pytest.raises(DataError, match=f"other {sense} features"):
-        open_clips(_index(tmp_path / "f", (), **{sense: "0123456789ab"}))
-
-
-def test_a_folder_without_an_index_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="run build/extract_features"):
-        open_clips(tmp_path)
+def test_the_help_teaches() -> None:
+    done = subprocess.run([sys.executable, str(TOOL), "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    for part in (
+        "path,text,label",
+        "--jobs",
+        "models.train",
+        "runtime.live --network",
+        "goes on after a stop",
+    ):
+        assert part in done.stdout
