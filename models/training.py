@@ -267,7 +267,10 @@ class Run:
         if self.average is not None:
             # Young averages follow closely.
             decay = min(self.how.average, (1 + self.updates) / (10 + self.updates))
+            frozen = {n for n, parameter in self.network.named_parameters() if not parameter.requires_grad}
             for name, value in self.network.state_dict().items():
+                if name in frozen:
+                    continue
                 if value.is_floating_point():
                     self.average[name].lerp_(value, 1 - decay)
                 else:
