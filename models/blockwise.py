@@ -5,13 +5,19 @@ attention makes several tensors of (B, heads, T_q, T_k), 157 MB each for MOSI's 
 into moving them. Here a block of queries at a time is scored, and again in the backward pass, so none
 of them exists. Keys that no query of a block may see are left out: a causal block's future, and the
 padding at a window's front. Dropout draws 16 random bits a weight; PyTorch's own draw costs a CPU ten
-times more than the rest of the block.
+times more than the rest of the block. Windows are shared out to as many threads as PyTorch may use, each
+alone with its blocks: they are too small to be split once more, and what is drawn does not depend on it.
 """
 
 from __future__ import annotations
 
-import math
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
+from threading import Barrier
 from typing import Any
 
 import torch
@@ -33,6 +39,8 @@ class Block:
     q1: int
     k0: int
     k1: int
+    start: int  # of its scores among all blocks'
+    size: int  # scores
     bias: Tensor | None  # (windows or 1, 1, rows or 1, n), added to the scores of the last n keys
 
 
@@ -42,10 +50,6 @@ class Plan:
 
     blocks: tuple[Block, ...]
     heads: int
-
-    def shape(self, block: Block) -> tuple[int, int, int]:
-        """(windows * heads, rows, keys) of a block's scores."""
-        return (block.w1 - block.w0) * self.heads, block.q1 - block.q0, block.k1 - block.k0
 
 
 def usable(x: Tensor) -> bool:
@@ -62,7 +66,8 @@ def plan(
     together = 1 if rows < query_steps else max(1, _BLOCK_ELEMENTS // (heads * query_steps * key_steps))
     shift = abs(key_steps - query_steps)  # query t sees the keys up to t + shift
     corner = torch.full((rows, rows), MASKED).triu()  # row i may not see column i of what lies ahead
-    blocks = []
+    blocks: list[Block] = []
+    start = 0
     for w0 in range(0, windows, together):
         w1 = min(w0 + together, windows)
         mask = None if key_mask is None else key_mask[w0:w1]  # (windows, T_k)
@@ -82,7 +87,9 @@ def plan(
                     bias = bias + (torch.arange(k0, k1) > reach).float() * MASKED
             elif causal and ahead < k1:
                 bias = corner[None, None, : q1 - q0, : k1 - ahead]
-            blocks.append(Block(w0, w1, q0, q1, k0, k1, bias))
+            size = (w1 - w0) * heads * (q1 - q0) * (k1 - k0)
+            blocks.append(Block(w0, w1, q0, q1, k0, k1, start, size, bias))
+            start += size
     return Plan(tuple(blocks), heads)
 
 
@@ -111,14 +118,14 @@ def drop(x: Tensor, p: float, training: bool) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.nn.functional.dropout(x, p, training)
     kept = torch.empty(x.numel(), dtype=torch.uint8)
-    _draw(kept, p)
+    _draw(kept, p, None)
     return x * (kept.view(x.shape).to(x.dtype) / (1 - p))
 
 
-def _draw(kept: Tensor, p: float) -> None:
+def _draw(kept: Tensor, p: float, generator: torch.Generator | None) -> None:
     """Fill ``kept``, one-dimensional, with 1 at odds of ``1 - p`` (to 16 bits), else 0."""
     bits = torch.empty(-(-len(kept) // _LANES), dtype=torch.int64)
-    bits.random_(-(2**63), None)
+    bits.random_(-(2**63), None, generator=generator)
     drawn = bits.view(torch.int16)[: len(kept)]  # uniform over -2^15..2^15 - 1
     torch.ge(drawn, min(round(p * 65536), 65535) - 32768, out=kept)
 
@@ -130,19 +137,24 @@ class _Attention(torch.autograd.Function):
         q = (q * shape[2] ** -0.5).reshape(-1, *shape[2:])  # (B * h, e, T_q)
         k, v = k.reshape(-1, *k.shape[2:]), v.reshape(-1, *v.shape[2:])  # (B * h, e, T_k)
         out = torch.empty_like(q)
-        sizes = [math.prod(blocks.shape(block)) for block in blocks.blocks]
-        kept = torch.empty(sum(sizes) if dropout else 0, dtype=torch.uint8)  # of every block in turn
-        scored, weighed = q.new_empty(max(sizes)), q.new_empty(max(sizes))
-        start = 0
-        for block, size in zip(blocks.blocks, sizes, strict=True):
-            weights = _weights(q, k, blocks, block, scored[:size], weighed[:size])  # (n, rows, keys)
-            if dropout:
-                here = kept[start : start + size]
-                _draw(here, dropout)
-                weights.mul_(here.view(weights.shape))
-                start += size
-            queries, keys = _slices(blocks, block)
-            out[queries] = torch.bmm(v[keys], weights.mT)
+        last = blocks.blocks[-1]
+        kept = torch.empty(last.start + last.size if dropout else 0, dtype=torch.uint8)
+        seeds = torch.empty(len(blocks.blocks), dtype=torch.int64).random_().tolist() if dropout else None
+
+        def work(share: range) -> None:
+            scored, weighed = _buffers(q, blocks, share)
+            generator = torch.Generator()
+            for i in share:
+                block = blocks.blocks[i]
+                weights = _weights(q, k, blocks, block, scored, weighed)  # (n, rows, keys)
+                if seeds is not None:
+                    here = kept[block.start : block.start + block.size]
+                    _draw(here, dropout, generator.manual_seed(seeds[i]))
+                    weights.mul_(here.view(weights.shape))
+                queries, keys = _slices(blocks, block)
+                out[queries] = torch.bmm(v[keys], weights.mT)
+
+        _in_threads(work, blocks)
         if dropout:
             out.div_(1 - dropout)
         ctx.save_for_backward(q, k, v, out, kept)
@@ -159,28 +171,35 @@ class _Attention(torch.autograd.Function):
         if ctx.dropout:
             grad = grad / (1 - ctx.dropout)
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        sizes = [math.prod(blocks.shape(block)) for block in blocks.blocks]
-        scored, weighed = q.new_empty(max(sizes)), q.new_empty(max(sizes))
-        start = 0
-        for block, size in zip(blocks.blocks, sizes, strict=True):
-            queries, keys = _slices(blocks, block)
-            weights = _weights(q, k, blocks, block, scored[:size], weighed[:size])  # (n, rows, keys)
-            given = grad[queries]  # (n, e, rows)
-            d_scores = torch.bmm(given.mT, v[keys], out=scored[:size].view(weights.shape))
-            mask = None
-            if ctx.dropout:
-                mask = kept[start : start + size].view(weights.shape)
-                d_scores.mul_(mask)
-                start += size
-            d_scores.sub_(common[queries[0], queries[2]]).mul_(weights)
-            d_q[queries] = torch.bmm(k[keys], d_scores.mT)
-            d_k[keys].add_(torch.bmm(q[queries], d_scores))
-            if mask is not None:
-                weights.mul_(mask)
-            d_v[keys].add_(torch.bmm(given, weights))
-        e = ctx.shape[2]
-        whole = (*ctx.shape[:3], -1)
+
+        def work(share: range) -> None:
+            scored, weighed = _buffers(q, blocks, share)
+            for i in share:
+                block = blocks.blocks[i]
+                queries, keys = _slices(blocks, block)
+                weights = _weights(q, k, blocks, block, scored, weighed)  # (n, rows, keys)
+                given = grad[queries]  # (n, e, rows)
+                d_scores = torch.bmm(given.mT, v[keys], out=scored[: block.size].view(weights.shape))
+                mask = None
+                if ctx.dropout:
+                    mask = kept[block.start : block.start + block.size].view(weights.shape)
+                    d_scores.mul_(mask)
+                d_scores.sub_(common[queries[0], queries[2]]).mul_(weights)
+                d_q[queries] = torch.bmm(k[keys], d_scores.mT)
+                d_k[keys].add_(torch.bmm(q[queries], d_scores))
+                if mask is not None:
+                    weights.mul_(mask)
+                d_v[keys].add_(torch.bmm(given, weights))
+
+        _in_threads(work, blocks)
+        e, whole = ctx.shape[2], (*ctx.shape[:3], -1)
         return d_q.mul_(e**-0.5).view(whole), d_k.view(whole), d_v.view(whole), None, None
+
+
+def _buffers(q: Tensor, blocks: Plan, share: range) -> tuple[Tensor, Tensor]:
+    """Memory for scores and for weights, enough for every block of a share."""
+    largest = max(blocks.blocks[i].size for i in share)
+    return q.new_empty(largest), q.new_empty(largest)
 
 
 def _slices(blocks: Plan, block: Block) -> tuple[tuple[slice, slice, slice], tuple[slice, slice, slice]]:
@@ -192,9 +211,41 @@ def _slices(blocks: Plan, block: Block) -> tuple[tuple[slice, slice, slice], tup
 def _weights(q: Tensor, k: Tensor, blocks: Plan, block: Block, scored: Tensor, weighed: Tensor) -> Tensor:
     """A block's attention weights (windows * h, rows, keys), in the memory of ``weighed``."""
     queries, keys = _slices(blocks, block)
-    shape = blocks.shape(block)
-    scores = torch.bmm(q[queries].mT, k[keys], out=scored.view(shape))
+    shape = ((block.w1 - block.w0) * blocks.heads, block.q1 - block.q0, block.k1 - block.k0)
+    scores = torch.bmm(q[queries].mT, k[keys], out=scored[: block.size].view(shape))
     if block.bias is not None:
         apart = scores.view(-1, blocks.heads, *shape[1:])  # (windows, h, rows, keys)
         apart[..., shape[2] - block.bias.shape[-1] :].add_(block.bias)
-    return torch.softmax(scores, -1, out=weighed.view(shape))
+    return torch.softmax(scores, -1, out=weighed[: block.size].view(shape))
+
+
+def _in_threads(work: Callable[[range], None], blocks: Plan) -> None:
+    """Call ``work`` with the blocks' numbers, shared out so that a window belongs to one thread."""
+    firsts = [i for i, b in enumerate(blocks.blocks) if i == 0 or b.w0 != blocks.blocks[i - 1].w0]
+    threads = min(torch.get_num_threads(), len(firsts))
+    if threads == 1:
+        work(range(len(blocks.blocks)))
+        return
+    cuts = [firsts[len(firsts) * i // threads] for i in range(threads)] + [len(blocks.blocks)]
+    pool = _pool(threads, os.getpid())
+    list(pool.map(work, (range(a, b) for a, b in pairwise(cuts))))
+
+
+@functools.lru_cache
+def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
+    """Threads of this process in which PyTorch splits nothing further."""
+    ready = Barrier(threads + 1)
+
+    def alone() -> None:
+        torch.get_num_threads()  # a thread takes the process's number at its first question
+        torch.set_num_threads(1)
+        torch.set_grad_enabled(False)
+        ready.wait()
+
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "attention", initializer=alone)
+    for _ in range(threads):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(before)
+    return pool

@@ -391,6 +391,24 @@ def test_dropout_in_blocks_has_the_exact_gradient_of_what_it_dropped() -> None:
     assert not torch.allclose(same_draw(*inputs), attend_in_blocks(*inputs, blocks, 0.4))
 
 
+def test_threads_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blockwise, "_BLOCK_ELEMENTS", 1000)
+    inputs = [torch.randn(5, 2, 3, 40, requires_grad=True) for _ in range(3)]
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(0)
+            mixed = attend_in_blocks(*inputs, plan(5, 40, 40, 2, None, True), 0.4)
+            results.append((mixed, *torch.autograd.grad(mixed.square().sum(), inputs)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, three in zip(*results, strict=True):
+        torch.testing.assert_close(one, three, atol=1e-6, rtol=1e-5)
+
+
 def test_dropout_keeps_its_share_and_the_mean() -> None:
     torch.manual_seed(0)
     for p in (0.1, 0.3, 0.5):
