@@ -30,6 +30,7 @@ from capture.features.spec import StreamSpec
 from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Word, Words
 
 BEAT_S = 1.0
+RELEASE_S = 60.0  # from the last message to the end of the process, where nobody says that it was read
 GRACE_S = 2.0  # from the end of standard input to the end of the process
 
 
@@ -83,6 +84,7 @@ class Link:
         self._t_capture_ns = 0
         self._said: tuple[State, str | None, str] = ("starting", None, "")
         self._beat_at = 0.0
+        self._watching = False  # a thread reads standard input
         self._sender = None if endpoint is None else Sender(endpoint, stopping=lambda: self.stopping)
 
     def wait_for_go(self, detail: str = "") -> Go:
@@ -96,6 +98,7 @@ class Link:
                 self.stopping = True
                 return Go()
             go = msgspec.json.decode(line, type=Go)
+            self._watching = True
             threading.Thread(target=self._watch_stdin, daemon=True).start()
         self.clock = go.clock
         self._t_capture_ns = go.start_ns
@@ -158,6 +161,18 @@ class Link:
         time.sleep(GRACE_S)
         os._exit(1)  # stuck in a driver or a decoder, and nobody is left to end us
 
+    def wait_for_release(self) -> None:
+        """Unpaced, wait until the session has read the last message and closes standard input.
+
+        ZeroMQ does not read what lies in the pipe of a process that is gone while its queue is full.
+        """
+        end = time.monotonic() + RELEASE_S
+        while self._sender and not (self.clock.paced or self.stopping) and time.monotonic() < end:
+            if self._watching:
+                time.sleep(0.02)
+            elif select.select([sys.stdin], [], [], 0.1)[0] and not os.read(sys.stdin.fileno(), 4096):
+                return
+
     def close(self) -> None:
         """Hand over what is still queued."""
         if self._sender is not None:
@@ -197,6 +212,7 @@ def run(link: Link, work: Callable[[Link], None]) -> int:
         link.status("failed", type(error).__name__, str(error))
         return 1
     finally:
+        link.wait_for_release()
         link.close()
 
 

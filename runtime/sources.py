@@ -184,6 +184,8 @@ class LiveSource:
         self._states[stream] = status.state
         if status.state in _SETTLED:
             self._settled.add(stream)
+        if status.state in _FINAL:
+            self._supervisor.release(stream)
         if status.state == "ready" and before != "ready" and self._running:
             heard_ns = self._heard_ns.get(stream, self.start_ns)
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1

@@ -87,6 +87,13 @@ class Supervisor:
                 child.process.stdin.write(msgspec.json.encode(go) + b"\n")
                 child.process.stdin.flush()
 
+    def release(self, stream: StreamName) -> None:
+        """A process's last message was read: it may end."""
+        child = self._children.get(stream)
+        if child is not None and child.process is not None and child.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                child.process.stdin.close()
+
     def heard(self, stream: StreamName) -> None:
         """A message came from this process: it lives."""
         child = self._children.get(stream)

@@ -90,6 +90,8 @@ class CaptureProcess:
         self.read_until(
             lambda m: isinstance(m, Status) and m.state in ("ended", "absent", "failed"), timeout_s
         )
+        assert self.process.stdin is not None
+        self.process.stdin.close()  # as the session does when it has read the last message
         return self.process.wait(5)
 
     def stop(self) -> tuple[int, float]:

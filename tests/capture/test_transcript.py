@@ -298,6 +298,8 @@ class Process:
 
     def wait(self) -> int:
         assert self.process is not None
+        if self.process.stdin is not None:
+            self.process.stdin.close()  # as the session does when it has read the last message
         return self.process.wait(10)
 
     @property
