@@ -28,9 +28,9 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def abstain_threshold(
-    probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], accuracy: float = 0.5
+    probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], accuracy: float = 1 / 3
 ) -> float:
-    """Below which top probability an answer is more often wrong than right: (N, C), (N,) -> threshold.
+    """Below which top probability an answer is wrong two times out of three: (N, C), (N,) -> threshold.
 
     The lowest threshold under which the answers (at least 50 of them) are right in less than ``accuracy`` of
     the cases; an isotonic reading of the reliability curve, so that one lucky bin decides nothing.

@@ -115,7 +115,7 @@ class Composer:
         films = np.zeros((size, spec.vision.steps, spec.vision.dim), np.float32)
         masks = [np.zeros((size, one.steps), np.float32) for one in (spec.text, spec.audio, spec.vision)]
         for row, label in enumerate(labels):
-            there = subset or self.rng.choice(SUBSETS, p=SUBSET_ODDS)
+            there = self.rng.choice(SUBSETS, p=SUBSET_ODDS) if subset is None else subset
             if "L" in there:
                 line = self._line(int(label))
                 pieces[row, -len(line) :], masks[0][row, -len(line) :] = line, 1

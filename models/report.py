@@ -108,7 +108,7 @@ def feature_map(collected: Collected, labels: Sequence[str], seed: int = 0) -> F
     """Homogeneous and heterogeneous features in one plane (paper, figures 3 and 4), or why there is none.
 
     At most MAP_POINTS points, six for each window that is drawn by lot; senses that are missing have
-    none. Distances are cosines, as in the paper's equations 4 and 5.
+    none. Distances are cosines, as in the paper's margin and soft orthogonality losses.
     """
     if len(collected) < FEWEST_WINDOWS:
         return f"skipped: {len(collected)} windows, and fewer than {FEWEST_WINDOWS} make no map"

@@ -53,6 +53,9 @@ def open_data(config: Training) -> Data:
     if where.kind == "clips":
         from models.clips import open_clips
 
+        if where.text == "pieces" and config.text_encoder is not None:
+            with _source(config.text_encoder.source) as source:
+                return open_clips(path, where.text, text_encoder=source)
         return open_clips(path, where.text)
     from models.mmsa import open_mmsa
 
@@ -88,11 +91,20 @@ def build(config: Training, data: Data) -> tuple[EmotionNetwork, LossWeights]:
 def _encoder(config: Training) -> text_encoder.TextEncoder | None:
     if config.text_encoder is None:
         return None
+    with _source(config.text_encoder.source) as folder:
+        return text_encoder.load(folder)
+
+
+@contextlib.contextmanager
+def _source(source: str) -> Iterator[Path]:
+    """The unpacked folder of a pretrained encoder. Raises ConfigError where there is none."""
     try:
-        with text_encoder.unpacked(Path(config.text_encoder.source).expanduser()) as folder:
-            return text_encoder.load(folder)
+        with text_encoder.unpacked(Path(source).expanduser()) as folder:
+            yield folder
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"text_encoder.source: {config.text_encoder.source}: {error}") from None
+        if isinstance(error, ConfigError | DataError):
+            raise
+        raise ConfigError(f"text_encoder.source: {source}: {error}") from None
 
 
 def run(

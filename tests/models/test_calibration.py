@@ -16,14 +16,14 @@ def test_a_temperature_takes_back_what_was_too_sure() -> None:
     assert calibration.temperature(3 * logits, labels) == pytest.approx(3, rel=0.15)
 
 
-def test_the_threshold_is_where_answers_begin_to_be_right_more_often_than_not() -> None:
+def test_the_threshold_is_where_answers_begin_to_be_right_as_often_as_asked() -> None:
     rng = np.random.default_rng(0)
     top = rng.uniform(0.2, 1, 20_000)
     right = rng.random(20_000) < top  # perfectly calibrated
     probabilities = np.stack([top, 1 - top - 1e-3, np.full_like(top, 1e-3)], 1)
     probabilities[probabilities[:, 0] < probabilities[:, 1], 1] = 0
     labels = np.where(right, 0, 2)
-    assert calibration.abstain_threshold(probabilities, labels) == pytest.approx(0.5, abs=0.05)
+    assert calibration.abstain_threshold(probabilities, labels, 0.5) == pytest.approx(0.5, abs=0.05)
 
 
 def test_pooling_makes_a_sequence_that_never_falls_and_keeps_its_mean() -> None:
