@@ -1,4 +1,4 @@
-"""The crossmodal transformer (the paper's crossmodal attention): pre-norm layers, causal, padding-aware.
+"""The crossmodal transformer (the paper's section 3.2, eq. 10): pre-norm layers, causal, padding-aware.
 
 Queries come from one sequence; keys and values come from another one (crossmodal attention) or from
 the same (self-attention). Windows are right-aligned: the newest step is the last one, and query ``t``

@@ -1,11 +1,11 @@
 """DMD, Decoupled Multimodal Distilling (Li, Wang, Cui; CVPR 2023): the whole network, beside its paper.
 
-Each modality is projected to a common width and decoupled into a homogeneous part, by a shared
-encoder, and a heterogeneous part, by an encoder of its own. Homogeneous parts predict alone and
-together; heterogeneous parts first reinforce each other by crossmodal attention. One GD-Unit watches
-each space. Equations are called by what the paper calls them (arXiv 2303.13802). Tensors are
-batch-first; stacked ones are in the order text, vision, audio. Masks are 1 for real steps; windows are
-right-aligned, their newest step is the last.
+Each modality is projected to a common width and decoupled (section 3.1) into a homogeneous part, by a
+shared encoder, and a heterogeneous part, by an encoder of its own. Homogeneous parts predict alone and
+together; heterogeneous parts first reinforce each other by crossmodal attention. One GD-Unit watches each
+space (section 3.2). Equations have the numbers of arXiv 2303.13802. Tensors are batch-first; stacked ones
+are in the order text, vision, audio. Masks are 1 for real steps; windows are right-aligned, their newest
+step is the last.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class DMD(nn.Module):
     def _decouple(
         self, inputs: dict[str, Tensor], given: dict[str, Tensor | None]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor | None]]:
-        """Decoupling: projected, homogeneous and heterogeneous parts, (B, d, T_m) each, and step masks."""
+        """Eq. 1: projected, homogeneous and heterogeneous parts, (B, d, T_m) each, and step masks."""
         projected: dict[str, Tensor] = {}
         masks: dict[str, Tensor | None] = {}
         for m in MODALITIES:
@@ -230,7 +230,7 @@ class DMD(nn.Module):
         return projected, homo, hetero, masks
 
     def _reconstruct(self, homo: dict[str, Tensor], hetero: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Self-regression: both parts decoded together, (B, d, T_m) each; empty without decoupling."""
+        """Self-regression (eq. 2): both parts decoded, (B, d, T_m) each; empty without decoupling."""
         if not self.config.decouple:
             return {}
         return {m: self._part(m).decode(torch.cat([hetero[m], homo[m]], dim=1)) for m in MODALITIES}
@@ -257,7 +257,7 @@ class DMD(nn.Module):
         return torch.cat(newest, dim=1)
 
     def _reinforce(self, hetero: dict[str, Tensor], masks: dict[str, Tensor | None]) -> dict[str, Tensor]:
-        """Crossmodal attention, every modality to the two others; its newest step, (B, 2d) each."""
+        """Crossmodal attention (eq. 10), every modality to the two others; its newest step, (B, 2d) each."""
         by_time = {m: x.transpose(1, 2) for m, x in hetero.items()}  # (B, T_m, d) each
         last: dict[str, Tensor] = {}
         for m in MODALITIES:

@@ -34,7 +34,7 @@ def gd_unit(
     b_edge: Tensor,
     alpha: float,
 ) -> Tensor:
-    """Edge weights of the distillation graph: (B, 6) in ``EDGE_ORDER``, each row sums to 1.
+    """Eq. 8, edge weights of the distillation graph: (B, 6) in ``EDGE_ORDER``, each row sums to 1.
 
     logits (3, B, C), reprs (3, B, H); w_logit (g, C), b_logit (g,), w_repr (g, H), b_repr (g,),
     w_edge (1, 4g): the student's half, then the teacher's; b_edge (1,); alpha flattens the softmax,

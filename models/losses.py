@@ -1,4 +1,4 @@
-"""The objective of the paper: task, decoupling and graph-distillation losses.
+"""The objective of the paper (section 3.3, eq. 11): task, decoupling and graph-distillation losses.
 
 Regression (one output) is scored by the absolute error, classification by cross-entropy. Where masks
 are given, padded steps count in no mean, and a missing sense neither teaches, nor learns, nor takes
@@ -23,8 +23,8 @@ _ANCHOR_ELEMENTS = 1 << 22  # triplets scored at once; bounds the margin loss's 
 class LossWeights:
     """The weights of the objective; the defaults are the authors'. A zero switches a part off."""
 
-    decoupling: float = 0.1  # lambda_1
-    margin_orthogonality: float = 0.1  # gamma, within the decoupling loss
+    decoupling: float = 0.1  # lambda_1, eq. 11
+    margin_orthogonality: float = 0.1  # gamma, eq. 6
     homo: float = 0.05  # lambda_2, homogeneous GD-Unit
     hetero: float = 0.05  # lambda_2, heterogeneous GD-Unit
     logit_distance: float = 1.0
@@ -43,7 +43,7 @@ def objective(
     weights: LossWeights = LossWeights(),
     class_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The total and its parts.
+    """Eq. 11: the total and its parts.
 
     labels: (B, 1) or (B,) floats for regression, (B,) class indices for classification (the network
     has more than one output). class_weights: (C,) or None, for cross-entropy. Parts are unweighted
@@ -90,13 +90,13 @@ def objective(
 
 
 def decoupling(output: DMDOutput, summary: Tensor, labels: Tensor, weights: LossWeights) -> dict[str, Tensor]:
-    """The four parts of the decoupling loss, unweighted; summary (3, B, d), labels as in ``objective``."""
+    """The four parts of the decoupling loss (eq. 6), unweighted; summary (3, B, d), labels: ``objective``."""
     masks = output.step_masks
     return {
-        "reconstruction": step_error(output.reconstructed, output.projected, masks),  # self-regression
-        "cycle": step_error(output.hetero, output.hetero_again, masks),
-        "margin": margin_loss(summary, labels, output.present, weights.margin),
-        "orthogonality": orthogonality(output.hetero, output.homo, masks),
+        "reconstruction": step_error(output.reconstructed, output.projected, masks),  # eq. 2
+        "cycle": step_error(output.hetero, output.hetero_again, masks),  # eq. 3
+        "margin": margin_loss(summary, labels, output.present, weights.margin),  # eq. 4
+        "orthogonality": orthogonality(output.hetero, output.homo, masks),  # eq. 5
     }
 
 
@@ -120,7 +120,7 @@ def step_error(
 def orthogonality(
     hetero: tuple[Tensor, ...], homo: tuple[Tensor, ...], masks: tuple[Tensor, ...] | None, axis: int = -1
 ) -> Tensor:
-    """Soft orthogonality: the positive cosine between both parts of every step, summed over modalities.
+    """Eq. 5, soft orthogonality: the positive cosine between both parts of a step, summed over modalities.
 
     Tensors are (B, T_m, d). axis -1 is the paper's; 0, the batch, is what the authors' code computed
     under PyTorch 1.9, where masks have no meaning.
@@ -146,7 +146,7 @@ def _sum_of_means(values: list[Tensor], masks: tuple[Tensor, ...] | None) -> Ten
 def margin_loss(
     summary: Tensor, labels: Tensor, present: Tensor | None = None, margin: float = 0.15
 ) -> Tensor:
-    """The margin loss over the triplet set: same label closer than others, across samples and modalities.
+    """Eq. 4, over the triplet set: same label closer than others, across samples and modalities.
 
     summary (3, B, d), labels (B, 1) or (B,), present (3, B) bool or None. The margin grows with the
     distance of the labels, 1 between any two classes. An anchor's loss is the mean over its triplets,
@@ -187,7 +187,7 @@ def distillation(
     cosine_repr: bool,
     present: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The distillation loss of one GD-Unit: ``reg``, ``logit`` and ``repr``, unscaled by lambda.
+    """Eq. 7 and 9, the distillation loss of one GD-Unit: ``reg``, ``logit`` and ``repr``, unscaled by lambda.
 
     logits (3, B, C), reprs (3, B, H), edges (B, 6), prior (6,), present (3, B) bool or None.
     Teachers are constants; edges are not, and each is added to its prior. Logits are compared by their
