@@ -10,6 +10,7 @@ splits. Work is done in parts of 200 items that are kept, so a run that was inte
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterable
@@ -46,7 +47,7 @@ def extract_corpus(
     groups = [items[i : i + PART] for i in range(0, len(items), PART)]
     paths = [parts / f"{kind}-{i:04d}.npz" for i in range(len(groups))]
     bar = progress.add_task(kind, total=len(items))
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         try:
             n = len(groups)
             for done in pool.map(_part, [kind] * n, groups, paths, [tokenizer] * n):

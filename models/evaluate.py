@@ -9,6 +9,7 @@ senses, with calibration and what abstaining does; and the confusion. ``--card``
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,8 @@ def read(
     corpora = {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     bars = Progress(*columns, console=Console(stderr=True), transient=True)
-    with bars as progress, ProcessPoolExecutor(jobs) as pool:
+    spawned = multiprocessing.get_context("spawn")  # a fork would copy ONNX Runtime's locks, held
+    with bars as progress, ProcessPoolExecutor(jobs, spawned) as pool:
         for kind, items in listed.items():
             bar = progress.add_task(kind, total=len(items))
             parts = [items[i : i + PART] for i in range(0, len(items), PART)]
