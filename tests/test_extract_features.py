@@ -97,6 +97,8 @@ def test_a_run_that_was_stopped_goes_on_and_only_changed_clips_are_done_again(
     else:
         process.send_signal(how)
     _, errors = process.communicate(timeout=20)  # ends when the last worker has closed its standard error
+    if process.returncode == 0 and len(stamps(out)) == 16:
+        pytest.skip("a fast machine: every clip was done before the signal came")
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     assert ("the same command goes on" in errors) == (how == signal.SIGINT)
     assert "Traceback" not in errors

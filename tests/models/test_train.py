@@ -152,6 +152,8 @@ def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(
     material: Path, tmp_path: Path
 ) -> None:
     longer = "optimisation.epochs=3"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the process that is killed: another number of threads rounds otherwise
     process = _start(*_arguments(material, tmp_path / "killed", longer))
     _wait_for(tmp_path / "killed/last.pt", process)
     os.kill(process.pid, signal.SIGKILL)
@@ -160,6 +162,7 @@ def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(
     assert 1 <= done <= 3 and not (tmp_path / "killed/bundle").exists()
     assert train.main(_arguments(material, tmp_path / "killed", longer)) == 0
     assert train.main(_arguments(material, tmp_path / "whole", longer)) == 0
+    torch.set_num_threads(threads)
     killed, whole = (load_file(tmp_path / name / "network.safetensors") for name in ("killed", "whole"))
     for name, value in whole.items():
         np.testing.assert_array_equal(killed[name], value, err_msg=name)
