@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,11 +74,8 @@ def see(path: Path, asset: Path, start_ns: int = 0, end_ns: int | None = None) -
     Raises SourceError ``no_file`` or ``unreadable``.
     """
     memory = Memory(end_ns)
-    try:
-        track = Track(path, "video")
-    except SourceError as error:
-        if error.reason != "no_video":
-            raise
+    track = _track(path, "video")
+    if track is None:
         return memory.rows(vision.SPEC.dim)
     try:
         with FaceFeatures(asset) as features:
@@ -95,11 +93,8 @@ def hear(path: Path, start_ns: int = 0, end_ns: int | None = None) -> Rows:
     Raises SourceError ``no_file`` or ``unreadable``.
     """
     memory = Memory(end_ns)
-    try:
-        track = Track(path, "audio")
-    except SourceError as error:
-        if error.reason != "no_audio":
-            raise
+    track = _track(path, "audio")
+    if track is None:
         return memory.rows(audio.SPEC.dim)
     try:
         sound = Sound(memory, None)
@@ -108,3 +103,13 @@ def hear(path: Path, start_ns: int = 0, end_ns: int | None = None) -> Rows:
     finally:
         track.close()
     return memory.rows(audio.SPEC.dim)
+
+
+def _track(path: Path, kind: Literal["video", "audio"]) -> Track | None:
+    """The clip's track, or None where it has none of the kind."""
+    try:
+        return Track(path, kind)
+    except SourceError as error:
+        if error.reason != f"no_{kind}":
+            raise
+        return None

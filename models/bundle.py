@@ -26,7 +26,6 @@ SERVED = (  # what the application reads; the checkpoint beside them is for trai
     "tokenizer.json",
     "features.json",
 )
-SENSE_LETTERS = {"L": "text", "A": "audio", "V": "vision"}
 
 
 def write(

@@ -24,7 +24,7 @@ from capture.features.spec import FeatureSpec, InputSpec, SpecMismatch
 from capture.features.wordpiece import WordPiece
 from models.clip_index import AGAIN, INDEX, Clip, Index, Rows, read_index, read_rows
 from models.clip_table import SPLITS
-from models.data import F32, Batch, DataError, Input, Split
+from models.data import F32, Batch, DataError, Input, Split, inputs_of
 from models.word_embeddings import TOKENIZER, WordEmbeddings
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -66,12 +66,7 @@ class Clips:
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        spec = self.features
-        return {
-            "text": Input(spec.text.steps, spec.text.dim),
-            "audio": _input(spec.audio),
-            "vision": _input(spec.vision),
-        }
+        return inputs_of(self.features)
 
     def __len__(self) -> int:
         return len(self.of("train"))
@@ -263,7 +258,3 @@ def _cut(rows: Rows, sense: str, spec: InputSpec, end_ns: int, values: F32, mask
 
 def _zeros(n: int, spec: InputSpec) -> F32:
     return np.zeros((n, spec.steps, spec.dim), np.float32)
-
-
-def _input(one: InputSpec) -> Input:
-    return Input(one.steps, one.dim, np.array(one.mean, np.float32), np.array(one.scale, np.float32))

@@ -31,7 +31,7 @@ from capture.features import audio, text, vision
 from capture.features.spec import FeatureSpec, InputSpec
 from models import baseline
 from models.corpora import EMOTIONS, KINDS, TEST, TRAIN, VALIDATION, Kind
-from models.data import F32, Batch, DataError, Input, Split
+from models.data import F32, Batch, DataError, Input, Split, inputs_of
 
 NEUTRAL = EMOTIONS.index("neutral")
 SPLITS: dict[Split, int] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
@@ -216,12 +216,7 @@ class Composed:
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        one = self.features
-        return {
-            "text": Input(one.text.steps, one.text.dim),
-            "audio": _input(one.audio),
-            "vision": _input(one.vision),
-        }
+        return inputs_of(self.features)
 
     @cached_property
     def _neutral_face(self) -> F32:
@@ -280,10 +275,6 @@ def known(bundle: Path) -> dict[str, npt.NDArray[np.uint32]]:
         return {}
     with np.load(bundle / TRAINED_ON) as stored:
         return {kind: stored[kind] for kind in stored.files}
-
-
-def _input(one: InputSpec) -> Input:
-    return Input(one.steps, one.dim, np.array(one.mean, np.float32), np.array(one.scale, np.float32))
 
 
 def feature_spec(folder: Path) -> FeatureSpec:

@@ -14,10 +14,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from capture.features.spec import FeatureSpec
+from capture.features.spec import FeatureSpec, InputSpec
 
 F32 = npt.NDArray[np.float32]
 Split = Literal["train", "validation", "test"]
+SENSES = {"L": "text", "A": "audio", "V": "vision"}  # by the letters that name a subset of them: LAV, LA…
 
 
 class DataError(ValueError):
@@ -52,6 +53,19 @@ class Input:
     dim: int  # of the features; with word pieces, of what the text encoder makes of them
     mean: F32 | None = None  # (dim,); None: 0
     scale: F32 | None = None  # (dim,); None: 1
+
+
+def inputs_of(features: FeatureSpec) -> dict[str, Input]:
+    """What a FeatureSpec says of the three modalities; text goes in as its encoder makes it."""
+    return {
+        "text": Input(features.text.steps, features.text.dim),
+        "audio": _normalised(features.audio),
+        "vision": _normalised(features.vision),
+    }
+
+
+def _normalised(one: InputSpec) -> Input:
+    return Input(one.steps, one.dim, np.array(one.mean, np.float32), np.array(one.scale, np.float32))
 
 
 class Data(Protocol):

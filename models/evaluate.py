@@ -25,8 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from models import baseline, metrics
 from models.composed import SENSE_OF, SUBSETS, Composer, Corpus, known, load
 from models.corpora import EMOTIONS, KINDS, READERS, Item, Kind, extract, fingerprint
-from models.data import Batch, DataError
-from models.served import SENSES, Answers, Served, joined, softmax
+from models.data import SENSES, Batch, DataError
+from models.metrics import softmax
+from models.served import Answers, Served, joined
 
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 PART = 100  # items that a worker takes at once

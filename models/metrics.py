@@ -57,6 +57,12 @@ def sims(predictions: Numbers, truths: Numbers) -> dict[str, float]:
     }
 
 
+def softmax(logits: Numbers) -> Numbers:
+    """Probabilities of (N, C) logits."""
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
+
+
 def classification(probabilities: Numbers, labels: Labels) -> dict[str, float]:
     """The scalars of classes from probabilities (N, C) and labels (N,)."""
     predicted = probabilities.argmax(1)

@@ -75,8 +75,8 @@ def scores(logits: F32, truth: F64 | I64, labels: Sequence[str], sims: bool = Fa
         measure = metrics.sims if sims else metrics.sentiment
         found = measure(logits[:, 0].astype(np.float64), truth.astype(np.float64))
     else:
-        raised = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-        found = metrics.classification(raised / raised.sum(1, keepdims=True), truth.astype(np.int64))
+        probabilities = metrics.softmax(logits.astype(np.float64))
+        found = metrics.classification(probabilities, truth.astype(np.int64))
     return {name: float(value) for name, value in found.items() if np.ndim(value) == 0}
 
 

@@ -13,10 +13,9 @@ import onnxruntime as ort
 
 from capture.features import spec
 from capture.features.spec import FeatureSpec, SpecMismatch
-from models.data import Batch, DataError
+from models.data import SENSES, Batch, DataError
 
 F64 = npt.NDArray[np.float64]
-SENSES = {"L": "text", "A": "audio", "V": "vision"}
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -92,9 +91,3 @@ def joined(parts: list[Answers]) -> Answers:
         {s: np.concatenate([p.alone[s] for p in parts]) for s in parts[0].alone},
         np.concatenate([p.labels for p in parts]),
     )
-
-
-def softmax(logits: F64) -> F64:
-    """Probabilities of (N, C) logits."""
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(raised / raised.sum(1, keepdims=True))

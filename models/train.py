@@ -34,7 +34,7 @@ from models.calibration import abstain_threshold, temperature
 from models.checkpoint import config_from_dict, save
 from models.composed import Composed
 from models.config import ConfigError, Training, check, load
-from models.data import Data, DataError
+from models.data import SENSES, Data, DataError
 from models.dmd import DMD, MODALITIES, DMDConfig
 from models.emotion import EmotionNetwork
 from models.losses import LossWeights
@@ -184,7 +184,7 @@ def calibrate(training: Run) -> tuple[dict[str, float], float]:
     for batch, output in training.predict("validation"):
         logits.append(output.logits.cpu())
         labels.append(torch.from_numpy(batch.labels))
-        masks = {letter: getattr(batch, f"{sense}_mask") for letter, sense in bundle.SENSE_LETTERS.items()}
+        masks = {letter: getattr(batch, f"{sense}_mask") for letter, sense in SENSES.items()}
         there = [np.where(mask.any(1), letter, "") for letter, mask in masks.items()]
         subsets += ["".join(letters) for letters in zip(*there, strict=True)]
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from models.calibration import temperature
-from models.config import Optimisation, Training
+from models.config import Training
 from models.data import Batch, Data, Split
 from models.dmd import DMDOutput
 from models.emotion import EmotionNetwork
@@ -167,12 +167,11 @@ class Run:
         return max(1, math.ceil(batches / self.how.accumulate))
 
     def fit(self, said: Callable[[str], None], advance: Callable[[float], None]) -> Progress:
-        """Train until the passes are over or nothing improves any more.
+        """Train on from where the run is, until the passes are over or nothing improves any more.
 
         said: called with one line after each pass; advance: with the share of a pass that each batch is.
         Raises Interrupted where ``stopping`` was set; ``last.pt`` is there to go on from.
         """
-        self.resume()
         step: nn.Module = self.step
         if self.how.compile:
             step = torch.compile(step)  # type: ignore[assignment]
@@ -407,7 +406,6 @@ def _writer(folder: Path) -> Any:
 
 __all__ = [
     "Interrupted",
-    "Optimisation",
     "OtherRun",
     "Progress",
     "Run",
