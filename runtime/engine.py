@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -12,11 +13,18 @@ from capture.messages import StreamName
 from runtime.network import Network
 from runtime.windows import Window
 
-ENGINES = ("auto", "onnxruntime-cuda", "onnxruntime-cpu")
+log = logging.getLogger("runtime.engine")
+
+BY_SPEED = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")  # what ``auto`` tries
+ENGINES = ("auto", *BY_SPEED)
 
 
 class EngineError(Exception):
     """An engine that cannot run here; the message says what is missing."""
+
+
+class EngineAbsent(EngineError):
+    """What the engine needs is not on this machine: a library, a GPU. Nothing is broken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,19 +49,52 @@ class Engine(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def precision(self) -> str: ...
+
     def infer(self, window: Window) -> Prediction: ...
 
 
-def choose(name: str, network: Network, *, threads: int = 1) -> Engine:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine that runs, and why the faster ones that ``auto`` tried before it do not."""
+
+    engine: Engine
+    passed_over: dict[str, str] = field(default_factory=dict)
+
+
+def choose(name: str, network: Network, *, threads: int = 1) -> Choice:
     """Load the engine called ``name``; ``auto`` takes the fastest that this machine can run.
 
-    Raises:
-        EngineError: the named engine is unknown or cannot run here.
-    """
-    from runtime.engines import onnx
+    A TensorRT engine that is not there, or was built for something else, is built; this takes a while,
+    and says so on the terminal.
 
+    Raises:
+        EngineError: the named engine is unknown or cannot run here; with ``auto``: none can.
+    """
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}: choose one of {', '.join(ENGINES)}")
-    if name == "auto":
-        name = "onnxruntime-cuda" if onnx.has_cuda() else "onnxruntime-cpu"
-    return onnx.OnnxEngine(network, cuda=name == "onnxruntime-cuda", threads=threads)
+    passed_over: dict[str, str] = {}
+    for candidate in BY_SPEED if name == "auto" else (name,):
+        try:
+            return Choice(_open(candidate, network, threads), passed_over)
+        except EngineError as error:
+            if name != "auto" or candidate == BY_SPEED[-1]:
+                raise
+            passed_over[candidate] = str(error)
+            if not isinstance(error, EngineAbsent):
+                log.warning("%s cannot run, the next engine is tried: %s", candidate, error)
+    raise AssertionError("the last engine either runs or raises")
+
+
+def _open(name: str, network: Network, threads: int) -> Engine:
+    from runtime.engines.onnx import OnnxEngine
+    from runtime.engines.tensorrt import open_engine
+
+    match name:
+        case "tensorrt":
+            return open_engine(network, "tensorrt", threads=threads)
+        case "tensorrt-rtx":
+            return open_engine(network, "tensorrt_rtx", threads=threads)
+        case _:
+            return OnnxEngine(network, cuda=name == "onnxruntime-cuda", threads=threads)

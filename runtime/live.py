@@ -55,7 +55,12 @@ words (--asr): none; subtitles[:FILE], a .srt or .vtt, looked for beside the fil
 pip install 'emotion-edge[whisper]'. Without --asr: subtitles beside the file if there are any, whisper
 for a microphone if it is installed, else none.
 
-exit status: 0 the input ended or you pressed Ctrl-C; 1 it failed; 2 something you gave cannot be used.
+engines (--engine): auto takes the first that runs of tensorrt, tensorrt-rtx, onnxruntime-cuda and
+onnxruntime-cpu, and publishes why the others do not. A TensorRT engine is built when there is none for this
+network and this GPU; build/compile_trt.py builds one beforehand.
+
+exit status: 0 the input ended or you pressed Ctrl-C; 1 it failed; 2 something you gave cannot be used;
+130 you pressed Ctrl-C before the session began.
 """
 
 
@@ -114,6 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         publisher = Publisher(plan.config.endpoint, plan.name)
     except USER_ERRORS as error:
         return _refuse(console, error)
+    except KeyboardInterrupt:
+        console.print("stopped before the session began")
+        return 130
     try:
         console.print(configuration(plan))
         return _run(plan, publisher, console)
@@ -146,6 +154,7 @@ def _run(plan: Plan, publisher: Publisher, console: Console) -> int:
                     plan.source(),
                     name=plan.name,
                     replayed=plan.recording,
+                    passed_over=plan.passed_over,
                     show=show,
                 )
                 if current.run() != "end of input" or not plan.config.loop:

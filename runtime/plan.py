@@ -35,6 +35,7 @@ class Plan:
     recording: Recording | None
     senses: list[Sense]
     absent: dict[StreamName, str]
+    passed_over: dict[str, str]  # faster engines -> why they do not run
 
     def source(self) -> Source:
         """A fresh source of arrivals; the demo makes one for each round of its loop."""
@@ -66,7 +67,7 @@ def make(config: Config) -> Plan:
         raise RecordingError(f"{config.record} exists: a recording is never overwritten; choose another name")
     name = config.session or (recording and recording.header.session) or time.strftime("%Y%m%d-%H%M%S")
     chosen = engines.choose(config.engine, network, threads=config.threads)
-    return Plan(config, network, chosen, name, recording, senses, absent)
+    return Plan(config, network, chosen.engine, name, recording, senses, absent, chosen.passed_over)
 
 
 def senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:

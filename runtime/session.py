@@ -6,8 +6,9 @@ import importlib.metadata
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -47,6 +48,7 @@ class Session:
     Args:
         source: opened by ``run``, closed with the session.
         replayed: the recording that the source reads, if it does; its timing rules apply.
+        passed_over: the faster engines that do not run here, and why; published.
         show: called with every message that is published.
     """
 
@@ -60,6 +62,7 @@ class Session:
         *,
         name: str,
         replayed: Recording | None = None,
+        passed_over: Mapping[str, str] = MappingProxyType({}),
         show: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self.name = name
@@ -67,6 +70,7 @@ class Session:
         self._publisher, self._source, self._show = publisher, source, show
         self._recorder: Recorder | None = None
         self._replayed = replayed
+        self._passed_over = dict(passed_over)
         # A recording is cut again as it was cut: its hop, its lateness, its pace.
         header = None if replayed is None else replayed.header
         self._hop_s = (header and header.hop_s) or config.hop_s
@@ -82,7 +86,7 @@ class Session:
             hash=network.hash,
             features=network.features.hash,
             engine=engine.name,
-            precision=manifest.precision,
+            precision=engine.precision,
         )
 
     def stop(self) -> None:
@@ -123,6 +127,7 @@ class Session:
             model=self._model,
             streams={name: spec.hash for name, spec in CAPTURED.items()},
             software=importlib.metadata.version("emotion-edge"),
+            passed_over=self._passed_over or msgspec.UNSET,
         )
         if self._config.record is not None:
             header = Header(

@@ -165,6 +165,7 @@ class SessionBegin(_Message, frozen=True, kw_only=True, tag="session.begin"):
     streams: dict[str, str]  # sense -> hash of its StreamSpec
     sources: dict[str, str] | UnsetType = UNSET  # sense -> the device or file it is captured from
     software: str
+    passed_over: dict[str, str] | UnsetType = UNSET  # faster engines that `auto` tried -> why they do not run
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):

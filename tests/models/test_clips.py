@@ -18,7 +18,7 @@ from models.clip_table import SPLITS, labels_of, read_table, split_of
 from models.clips import FEATURES, PRETRAINED, Clips, open_clips
 from models.data import DataError
 from models.word_embeddings import WordEmbeddings
-from runtime.engines.onnx import OnnxEngine
+from runtime.engines.ends import Ends
 from runtime.network import load
 from runtime.windows import Window, Windower
 
@@ -106,7 +106,7 @@ def test_words_are_embedded_as_the_live_engine_embeds_them(tmp_path: Path) -> No
     (batch,) = data.batches("test", 4, 0)
     (window,) = (w for w in live_windows(data.rows(data.of("test")[0]), data.features) if w.end_ns == SECOND)
     sense = replace(window.text, present=True, words=tuple(Word(w.text, 0, w.end_ns) for w in words))
-    values, mask = OnnxEngine(load(PRETRAINED))._embed(sense)
+    values, mask = Ends(load(PRETRAINED)).embed(sense)
     np.testing.assert_array_equal(batch.text_mask[0], mask)
     np.testing.assert_array_equal(batch.text[0], values)
     assert batch.text.shape == (1, 48, 384) and mask.sum() == 7
