@@ -40,7 +40,7 @@ class DMDOutput:
     homo_summary: Tensor | None  # (3, B, d), for the margin loss
     hetero_summary: Tensor | None  # (3, B, d), in no loss of the authors'
     homo_logits: Tensor  # (3, B, C)
-    homo_repr: Tensor  # (3, B, d)
+    homo_repr: Tensor  # (3, B, h), the heads' hidden layers; h is d in the paper
     hetero_logits: Tensor  # (3, B, C)
     hetero_repr: Tensor  # (3, B, 2d)
     last_hidden: Tensor  # (3, B, 2d), newest step after crossmodal attention
@@ -96,7 +96,8 @@ class DMD(nn.Module):
         self.homo_encoder = nn.ModuleDict(
             {m: encoder(m, d, config.levels, steps[m], True) for m in MODALITIES}
         )
-        self.homo_head = nn.ModuleDict({m: ResidualHead(d * steps[m], d, out, drop) for m in MODALITIES})
+        hidden = config.homo_hidden
+        self.homo_head = nn.ModuleDict({m: ResidualHead(d * steps[m], hidden, out, drop) for m in MODALITIES})
         self.homo_fused_head = ResidualHead(3 * d, 3 * d, out, drop)
         if config.crossmodal:
             self.crossmodal = nn.ModuleDict(
@@ -123,7 +124,7 @@ class DMD(nn.Module):
         self.homo_gate = nn.Linear(3 * d, 3 * d)
         self.fusion_head = ResidualHead(9 * d, 9 * d, out, drop)
         prior = config.prior_temperature, config.gd_alpha
-        self.homo_gd = GDUnit(out, d, config.homo_gd_size, config.homo_prior, *prior)
+        self.homo_gd = GDUnit(out, hidden, config.homo_gd_size, config.homo_prior, *prior)
         self.hetero_gd = GDUnit(out, 2 * d, config.hetero_gd_size, config.hetero_prior, *prior)
 
     def _part(self, modality: str) -> Decoupled:
@@ -247,7 +248,7 @@ class DMD(nn.Module):
         return torch.stack(first), torch.stack(second)
 
     def _homo_heads(self, homo: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Each homogeneous part alone: logits (3, B, C) and representations (3, B, d)."""
+        """Each homogeneous part alone: logits (3, B, C) and representations (3, B, h)."""
         heads = [self.homo_head[m](homo[m].transpose(1, 2).flatten(1)) for m in MODALITIES]
         return torch.stack([h[0] for h in heads]), torch.stack([h[1] for h in heads])
 

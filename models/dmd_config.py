@@ -18,6 +18,8 @@ class InputConfig:
     kernel: int = 5  # of the projection
     stride: int = 1
     attention_dropout: float = 0.0  # where this modality is attended to
+    lift: int = 0  # width of a ReLU layer on every step before the projection; 0: none, as the authors
+    lift_dropout: float = 0.0  # after it
 
     @property
     def projected_steps(self) -> int:
@@ -47,6 +49,7 @@ class DMDConfig:
     relu_dropout: float = 0.0
     residual_dropout: float = 0.0
     output_dropout: float = 0.5
+    homo_head_size: int = 0  # hidden layer of the homogeneous heads; 0: the common width, as the authors
     homo_gd_size: int = 64
     hetero_gd_size: int = 32
     gd_alpha: float = 1 / 8
@@ -60,9 +63,9 @@ class DMDConfig:
     def __post_init__(self) -> None:
         for name in MODALITIES:
             one = self.input(name)
-            if min(one.dim, one.kernel, one.stride) < 1 or one.steps < one.kernel:
+            if min(one.dim, one.kernel, one.stride) < 1 or one.steps < one.kernel or one.lift < 0:
                 raise ValueError(
-                    f"{name}: dim, kernel and stride must be positive and kernel <= steps, not {one}"
+                    f"{name}: dim, kernel and stride must be positive, kernel <= steps, lift >= 0, not {one}"
                 )
         if self.outputs < 1 or self.levels < 1 or self.width % self.heads:
             raise ValueError(
@@ -71,12 +74,18 @@ class DMDConfig:
             )
         dropouts = {name: value for name in _DROPOUTS if not 0 <= (value := getattr(self, name)) < 1}
         dropouts |= {
-            f"{name}.attention_dropout": self.input(name).attention_dropout
+            f"{name}.{which}": value
             for name in MODALITIES
-            if not 0 <= self.input(name).attention_dropout < 1
+            for which in ("attention_dropout", "lift_dropout")
+            if not 0 <= (value := getattr(self.input(name), which)) < 1
         }
         if dropouts:
             raise ValueError(f"a dropout must lie in 0..1, without 1, not {dropouts}")
+
+    @property
+    def homo_hidden(self) -> int:
+        """Width of what HomoGD reads of each homogeneous head."""
+        return self.homo_head_size or self.width
 
     def input(self, modality: str) -> InputConfig:
         one: InputConfig = getattr(self, modality)

@@ -27,7 +27,7 @@ class ResidualHead(nn.Module):
 
 
 class Decoupled(nn.Module):
-    """One modality up to its two parts: normalise, mask, project; the layers of its decoupling.
+    """One modality up to its two parts: normalise, mask, lift, project; the layers of its decoupling.
 
     Without ``decouple`` there is no private encoder and no decoder: the projection is all.
     """
@@ -41,8 +41,11 @@ class Decoupled(nn.Module):
         self.register_buffer("mean", torch.zeros(config.dim))
         self.register_buffer("scale", torch.ones(config.dim))
         # Features that already have the common width and need no mixing over time go in as they are.
-        self.identity = config.dim == width and config.kernel == 1 and config.stride == 1
-        self.project = nn.Conv1d(config.dim, width, config.kernel, config.stride, bias=False)
+        dim = config.lift or config.dim
+        self.identity = dim == width and config.kernel == 1 and config.stride == 1
+        if config.lift:
+            self.lift = nn.Linear(config.dim, config.lift)
+        self.project = nn.Conv1d(dim, width, config.kernel, config.stride, bias=False)
         if decouple:
             self.encode_hetero = nn.Conv1d(width, width, 1, bias=False)
             self.decode = nn.Conv1d(2 * width, width, 1, bias=False)
@@ -61,6 +64,9 @@ class Decoupled(nn.Module):
         real = None if mask is None else mask > 0.5  # (B, T)
         if real is not None:
             x = torch.where(real[..., None], x, torch.zeros((), dtype=x.dtype, device=x.device))
+        if c.lift:
+            x = drop(F.relu(self.lift(x)), c.lift_dropout, self.training)  # (B, T, lift)
+            x = x if real is None else x * real[..., None]
         x = drop(x, dropout, self.training).transpose(1, 2)  # (B, dim, T)
         projected = x if self.identity else self.project(x[..., c.skipped_steps :])  # (B, d, T')
         if real is None:
