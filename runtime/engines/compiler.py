@@ -38,6 +38,10 @@ CANCEL_S = 20.0  # how long a library may take to its next step after it has bee
 BEAT_S = 0.1
 
 
+class Impossible(EngineError):
+    """Options that exclude each other."""
+
+
 class Interrupted(EngineError):
     """Somebody asked the build to stop. Nothing was written."""
 
@@ -92,18 +96,18 @@ def check(
 
     Raises:
         MissingLibrary, WrongVersion, WrongGPU: what this machine lacks.
-        BuildError: the options exclude each other.
+        Impossible: the options exclude each other.
     """
     found = library(backend)
     if plugin and backend != "tensorrt":
-        raise BuildError(f"{backend} has no plugin layers: leave --plugin out, it takes the GD-Unit's body")
+        raise Impossible(f"{backend} has no plugin layers: leave --plugin out, it takes the GD-Unit's body")
     gpu, why = (None, "") if backend == "onnxruntime" else gpu_or_none()
     if backend == "tensorrt" and gpu is None:
         raise WrongGPU(f"tensorrt {found.version} builds only on the GPU that it builds for: {why}")
     if gpu is not None:
         check_gpu(found, gpu)
     if max_batch < 1:
-        raise BuildError(f"--max-batch {max_batch}: expected 1 or more")
+        raise Impossible(f"--max-batch {max_batch}: expected 1 or more")
     return Recipe(
         network,
         found,
