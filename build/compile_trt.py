@@ -9,7 +9,6 @@ and `manifest.json`, written beside its place and renamed: whatever happens, the
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +24,13 @@ from runtime import network as networks
 from runtime.engine import EngineAbsent, EngineError
 from runtime.engines import artefact, compiler, verify
 from runtime.engines.artefact import BACKENDS, ENGINE, PRECISIONS, Backend, Manifest, Wanted
-from runtime.engines.compiler import Impossible, Interrupted, Recipe
+from runtime.engines.compiler import Impossible, Recipe
 from runtime.engines.cuda import Device
 from runtime.engines.libraries import MissingLibrary, WrongGPU, WrongVersion, gpu_or_none, library
 from runtime.engines.progress import Phases, Shown
 from runtime.engines.tensorrt import Runner
 from runtime.engines.trt_build import BuildError, NoMemory
+from runtime.engines.worker import Interrupted
 from runtime.network import Network, NetworkError
 
 TOO_FAR, UNUSABLE, NO_LIBRARY, NO_GPU, NO_MEMORY, NOT_BUILT, STOPPED = 1, 2, 3, 4, 5, 6, 130
@@ -123,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return inspect(options.inspect)
         return compile_engine(options, console)
     except USER_ERRORS as error:
-        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        text = str(error)
+        if isinstance(error, OSError):
+            text = ": ".join(part for part in (error.filename, error.strerror) if part)
         print(f"compile_trt: {' '.join(text.split())}", file=sys.stderr)
         return next(status for kind, status in STATUS if isinstance(error, kind))
     except KeyboardInterrupt:
@@ -138,9 +140,8 @@ def compile_engine(options: argparse.Namespace, console: Console) -> int:
     place: Path = options.out or recipe.place
     for left in artefact.clean(place.parent) if place.parent.is_dir() else []:
         _say(console, f"removed {left}, which a build that was killed left behind")
-    what = (
-        f"{recipe.backend} {recipe.library.version}, {recipe.precision}, batches of 1 to {recipe.max_batch}"
-    )
+    batch = "batch 1" if recipe.max_batch == 1 else f"batches of 1 to {recipe.max_batch}"
+    what = f"{recipe.backend} {recipe.library.version}, {recipe.precision}, {batch}"
     phases = Phases()
     with Shown(console, f"building: {what}", phases) as shown:
         place, manifest = compiler.build(recipe, phases, beat=shown.beat, place=place)
@@ -174,10 +175,8 @@ def _recipe(options: argparse.Namespace, network: Network, console: Console) -> 
             recipe = compiler.check(network, backend, options.precision, **asked)
             if recipe.device is not None or backend == "onnxruntime":
                 return recipe
-            _say(
-                console,
-                f"{backend} is passed over: no GPU runs it here; --backend {backend} builds it anyway",
-            )
+            why = f"no GPU runs it here; --backend {backend} builds it anyway"
+            _say(console, f"{backend} is passed over: {why}")
         except EngineError as error:
             _say(console, f"{backend} is passed over: {error}")
     raise MissingLibrary("no library here can build what was asked for: see the lines above")
@@ -258,8 +257,4 @@ def _say(console: Console, line: str) -> None:
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    if status == STOPPED:
-        os._exit(status)  # the library may still be busy in its thread
-    sys.exit(status)
+    sys.exit(main())

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt_rtx", "onnxruntime")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 ENGINE, MANIFEST, RUNTIME_CACHE = "engine", "manifest.json", "runtime.cache"
-HALF = ".half"  # ends the name of a folder that is being written
+HALF, PART = ".half", ".part"  # end the name of a folder, of a file, that is being written
 GPU_OF_NONE = "none: built for "
 
 
@@ -158,26 +159,23 @@ def staged(place: Path) -> Iterator[Path]:
     While it is being filled it is locked; what a killed process left behind is not, and the next call
     removes it. Raises ArtefactError where ``place`` is something that must not be replaced.
     """
-    if place.exists() and not (place / MANIFEST).is_file() and not _empty_folder(place):
+    place = place.resolve()
+    if not _ours(place):
         raise ArtefactError(f"{place} exists and is no engine: choose another folder with --out")
     place.parent.mkdir(parents=True, exist_ok=True)
     clean(place.parent)
-    half = place.parent / f".{place.name}.{os.getpid()}{HALF}"
-    half.mkdir()
-    lock = os.open(half, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    half = place.parent / f".{place.name}.{os.getpid()}.{threading.get_ident()}{HALF}"
+    with _locked(place.parent):  # else another process's ``clean`` could come before the lock
+        half.mkdir()
+        lock = os.open(half, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield half
         for path in half.iterdir():
             _to_disk(path)
-        if place.exists():  # a folder with files in it cannot be replaced in one step
-            old = place.parent / f".{place.name}.{os.getpid()}.old{HALF}"
-            place.rename(old)
-            half.rename(place)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            half.rename(place)
-        _to_disk(place.parent)
+        with _locked(place.parent):  # two builds of one engine: the later one stays
+            _swap(half, place)
+            _to_disk(place.parent)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise
@@ -185,29 +183,53 @@ def staged(place: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def _swap(half: Path, place: Path) -> None:
+    """Put a folder in a place. A full one cannot be replaced in one step: for a moment there is none."""
+    if not _ours(place):
+        raise ArtefactError(f"{place} is no engine any more: choose another folder with --out")
+    old = half.with_name(half.name.removesuffix(HALF) + f".old{HALF}")
+    if place.exists():
+        place.rename(old)
+    half.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def clean(folder: Path) -> list[Path]:
     """Remove what builds that were killed left in ``folder``; returns it. Those that go on are let be."""
-    removed = []
-    for half in folder.glob(f".*{HALF}"):
-        try:
-            lock = os.open(half, os.O_RDONLY)
-        except OSError:
-            continue  # it has just become an engine
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(half, ignore_errors=True)
-            removed.append(half)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(lock)
+    removed: list[Path] = []
+    if not any(folder.glob(f".*{HALF}")):
+        return removed  # nothing to do, also in a folder that cannot be written
+    with _locked(folder):
+        for half in folder.glob(f".*{HALF}"):
+            try:
+                lock = os.open(half, os.O_RDONLY)
+            except OSError:
+                continue  # it has just become an engine, or is somebody else's
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(half)
+                removed.append(half)
+            except (BlockingIOError, PermissionError):
+                pass  # somebody is at it, or it may not be removed
+            finally:
+                os.close(lock)
     return removed
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process at a time: for moments, never for a whole build."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}.part")
+    half = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
         half.write_bytes(content)
         half.replace(path)
@@ -215,8 +237,14 @@ def replace(path: Path, content: bytes) -> None:
         half.unlink(missing_ok=True)
 
 
-def _empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
+def _ours(place: Path) -> bool:
+    """Whether a place may be replaced: it is free, or holds nothing but an engine's files, whole or not."""
+    if not place.exists():
+        return True
+    files = (ENGINE, MANIFEST, RUNTIME_CACHE)
+    return place.is_dir() and all(
+        path.is_file() and (path.name in files or path.name.endswith(PART)) for path in place.iterdir()
+    )
 
 
 def _to_disk(path: Path) -> None:

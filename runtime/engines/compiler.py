@@ -5,45 +5,37 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import onnxruntime as ort
 
-from runtime.engine import EngineError
-from runtime.engines import artefact, trt_build
+from runtime.engine import EngineAbsent, EngineError
+from runtime.engines import artefact, trt_build, worker
 from runtime.engines.artefact import ENGINE, GPU_OF_NONE, MANIFEST, Backend, Manifest, Precision, Wanted
 from runtime.engines.cuda import Device
 from runtime.engines.libraries import (
     Library,
-    WrongGPU,
     capabilities,
     check_gpu,
     gpu_or_none,
     library,
 )
-from runtime.engines.progress import Phases
+from runtime.engines.progress import Listener, Phases
 from runtime.engines.trt_build import BuildError, Built, NoMemory
 from runtime.network import Network
-
-CANCEL_S = 20.0  # how long a library may take to its next step after it has been asked to stop
-BEAT_S = 0.1
 
 
 class Impossible(EngineError):
     """Options that exclude each other."""
-
-
-class Interrupted(EngineError):
-    """Somebody asked the build to stop. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +87,7 @@ def check(
     precision: None: fp16 on a GPU, fp32 in ONNX Runtime. plugin: None: where the library has plugins.
 
     Raises:
-        MissingLibrary, WrongVersion, WrongGPU: what this machine lacks.
+        MissingLibrary, WrongVersion, EngineAbsent, WrongGPU: what this machine lacks.
         Impossible: the options exclude each other.
     """
     found = library(backend)
@@ -103,7 +95,7 @@ def check(
         raise Impossible(f"{backend} has no plugin layers: leave --plugin out, it takes the GD-Unit's body")
     gpu, why = (None, "") if backend == "onnxruntime" else gpu_or_none()
     if backend == "tensorrt" and gpu is None:
-        raise WrongGPU(f"tensorrt {found.version} builds only on the GPU that it builds for: {why}")
+        raise EngineAbsent(f"tensorrt {found.version} builds only on the GPU that it builds for: {why}")
     if gpu is not None:
         check_gpu(found, gpu)
     if max_batch < 1:
@@ -123,19 +115,19 @@ def build(
 ) -> tuple[Path, Manifest]:
     """Build, and write the artefact to ``place`` (the recipe's own unless given): all of it or nothing.
 
-    beat: called about ten times a second while it goes on. Ctrl-C ends it at the library's next step.
+    It runs in a process of its own. beat: called about ten times a second while it goes on.
 
     Raises:
         BuildError: the graph or the library's answer to it; NoMemory: too little of it.
-        Interrupted: it was stopped.
+        Interrupted: it was stopped with Ctrl-C.
         ArtefactError: ``place`` is something else; OSError: it cannot be written.
     """
     place = recipe.place if place is None else place
     with artefact.staged(place) as half:
-        started = time.monotonic()
-        built = _run(lambda: _build(recipe, phases), phases, beat)
+        started, wanted = time.monotonic(), recipe.wanted()  # the graph as it is now, also if it changes
+        built = worker.run(partial(_build, recipe), phases, beat)
         (half / ENGINE).write_bytes(built.engine)
-        manifest = _manifest(recipe, built, half / ENGINE, time.monotonic() - started)
+        manifest = _manifest(recipe, wanted, built, half / ENGINE, time.monotonic() - started)
         (half / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
     return place, manifest
 
@@ -167,6 +159,8 @@ def converted(recipe: Recipe, *, plugin: bool) -> bytes:
         else:
             proto = inliner.inline_local_functions(proto)
         return bytes(proto.SerializeToString())
+    except MemoryError:
+        raise
     except Exception as error:  # protobuf, onnx and the conversion share no base
         raise BuildError(
             f"{recipe.network.file('network.onnx')} does not become {recipe.precision}: {error}"
@@ -183,7 +177,7 @@ def _as_plugins(onnx: Any, proto: Any) -> None:
     del proto.functions[:]
 
 
-def _build(recipe: Recipe, phases: Phases) -> Built:
+def _build(recipe: Recipe, phases: Listener) -> Built:
     graph = converted(recipe, plugin=recipe.plugin)
     if recipe.backend == "onnxruntime":
         return _optimised(recipe, graph)
@@ -233,38 +227,7 @@ def _operators(graph: bytes) -> dict[str, int]:
     return dict(Counter(node.op_type for node in onnx.load_model_from_string(graph).graph.node).most_common())
 
 
-def _run(work: Callable[[], Built], phases: Phases, beat: Callable[[], None]) -> Built:
-    """Run in a thread, so that Ctrl-C is heard at once, also while a library is busy with itself."""
-    result: list[Built] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target, name="engine-build", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            beat()
-            thread.join(BEAT_S)
-    except KeyboardInterrupt:
-        phases.cancelled.set()
-        thread.join(CANCEL_S)
-        raise Interrupted("stopped: no engine was written") from None
-    if phases.cancelled.is_set():
-        raise Interrupted("stopped: no engine was written")
-    if failure:
-        if isinstance(failure[0], MemoryError):
-            raise NoMemory("this machine ran out of memory: close other programs") from failure[0]
-        raise failure[0]
-    return result[0]
-
-
-def _manifest(recipe: Recipe, built: Built, engine: Path, seconds: float) -> Manifest:
-    wanted = recipe.wanted()
+def _manifest(recipe: Recipe, wanted: Wanted, built: Built, engine: Path, seconds: float) -> Manifest:
     gpu = "none: built for ONNX Runtime's CPU provider"
     if wanted.device is not None:
         gpu = wanted.device.name

@@ -34,11 +34,14 @@ class WrongGPU(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """An importable library."""
+    """A library that can be imported."""
 
     backend: Backend
     version: str
-    module: Any
+
+    @property
+    def module(self) -> Any:
+        return importlib.import_module(self.backend)
 
 
 def library(backend: Backend) -> Library:
@@ -56,7 +59,7 @@ def library(backend: Backend) -> Library:
         raise MissingLibrary(f"{backend} is installed but does not load: {error}") from error
     version = str(module.__version__)
     check_version(backend, version)
-    return Library(backend, version, module)
+    return Library(backend, version)
 
 
 def check_version(backend: Backend, version: str) -> None:

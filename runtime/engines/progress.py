@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,40 +13,41 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 LINE_S = 5.0  # between lines where there is no terminal
 
 
+class Listener(Protocol):
+    """Whom a build tells how far it is."""
+
+    def start(self, name: str, parent: str | None, steps: int) -> None: ...
+    def step(self, name: str, step: int) -> None: ...
+    def finish(self, name: str) -> None: ...
+
+
 class Phases:
-    """How far a build is, from the phases that the library tells of; any thread may tell.
+    """How far a build is, from the phases that the library tells of.
 
     The library nests phases and names them as it likes; a phase counts for one step of its parent.
-    ``cancelled`` asks the build to end at its next step.
     """
 
     def __init__(self) -> None:
-        self.cancelled = threading.Event()
         self.now = "starting"
-        self._lock = threading.Lock()
         self._phases: dict[str, tuple[str | None, int, int]] = {}  # name -> parent, steps, done
         self._share = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        with self._lock:
-            self._phases[name] = parent, max(1, steps), 0
-            self.now = name
+        self._phases[name] = parent, max(1, steps), 0
+        self.now = name
+        self._update()
+
+    def step(self, name: str, step: int) -> None:
+        """One step of a phase is done."""
+        if name in self._phases:
+            parent, steps, _ = self._phases[name]
+            self._phases[name] = parent, steps, min(steps, step + 1)
             self._update()
 
-    def step(self, name: str, step: int) -> bool:
-        """One step of a phase is done; False: stop."""
-        with self._lock:
-            if name in self._phases:
-                parent, steps, _ = self._phases[name]
-                self._phases[name] = parent, steps, min(steps, step + 1)
-                self._update()
-        return not self.cancelled.is_set()
-
     def finish(self, name: str) -> None:
-        with self._lock:
-            parent, *_ = self._phases.pop(name, (None, 0, 0))
-            if parent is not None and parent in self._phases:
-                self.now = parent
+        parent, *_ = self._phases.pop(name, (None, 0, 0))
+        if parent is not None and parent in self._phases:
+            self.now = parent
 
     @property
     def share(self) -> float:

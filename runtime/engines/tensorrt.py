@@ -23,6 +23,7 @@ from runtime.engines.cuda import Pair, Stream, device
 from runtime.engines.ends import OUTPUTS, Ends, Tensors
 from runtime.engines.libraries import Library
 from runtime.engines.progress import Phases, Shown
+from runtime.engines.worker import Interrupted
 from runtime.network import Network
 from runtime.windows import Window
 
@@ -49,7 +50,7 @@ def open_engine(
 def up_to_date(recipe: Recipe, console: Console) -> Path:
     """The folder of an engine that fits; one that is stale, damaged or not there is built, with progress.
 
-    Raises EngineError where it cannot be built.
+    Raises EngineError where it cannot be built, KeyboardInterrupt when Ctrl-C is pressed meanwhile.
     """
     folder, why = find(recipe)
     if folder is not None:
@@ -59,6 +60,8 @@ def up_to_date(recipe: Recipe, console: Console) -> Path:
     try:
         with Shown(console, title, phases) as shown:
             place, manifest = compiler.build(recipe, phases, beat=shown.beat)
+    except Interrupted:
+        raise KeyboardInterrupt from None
     except OSError as error:
         raise EngineError(
             f"{error.filename or recipe.place}: {error.strerror}: no engine can be kept there; "

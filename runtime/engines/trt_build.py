@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from runtime.engine import EngineError
 from runtime.engines import artefact
 from runtime.engines.cuda import Device
 from runtime.engines.libraries import Library
-from runtime.engines.progress import Phases
+from runtime.engines.progress import Listener
 
 log = logging.getLogger("runtime.engines.trt_build")
 
@@ -52,7 +53,7 @@ class Built:
 def build(
     library: Library,
     graph: bytes,
-    phases: Phases,
+    phases: Listener,
     *,
     device: Device | None,
     max_batch: int,
@@ -63,7 +64,7 @@ def build(
     """Build a strongly typed engine for batches of 1 to ``max_batch``.
 
     exact: fp32 means fp32, no TF32. timing: the file of the timing cache, None for a library without.
-    Raises BuildError, NoMemory. A build that ``phases`` has cancelled raises BuildError, too.
+    Raises BuildError, NoMemory.
     """
     trt = library.module
     logger, errors = _logger(trt)
@@ -79,7 +80,8 @@ def build(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph):
         told = [parser.get_error(i) for i in range(parser.num_errors)]
-        raise _error(library, [f"{e.node_name()}: {e.desc()}" for e in told] + errors, "it cannot parse it")
+        what = [f"{e.node_operator()} {e.node_name()}".rstrip() + f": {e.desc()}" for e in told]
+        raise _error(library, what + errors, "it cannot parse it")
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
     for i in range(network.num_inputs):
@@ -103,6 +105,7 @@ def build(
     if serialized is None:
         raise _error(library, errors, "it gives no reason")
     if timing is not None and measured is not None:
+        timing.parent.mkdir(parents=True, exist_ok=True)
         artefact.replace(timing, bytes(measured.serialize()))
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     engine = bytes(serialized)
@@ -131,8 +134,8 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
     return Logger(), errors
 
 
-def _monitor(trt: Any, phases: Phases) -> Any:
-    """What the library tells its progress to; answers whether to go on."""
+def _monitor(trt: Any, phases: Listener) -> Any:
+    """What the library tells its progress to."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -142,7 +145,8 @@ def _monitor(trt: Any, phases: Phases) -> Any:
             phases.start(name, parent, steps)
 
         def step_complete(self, name: str, step: int) -> bool:
-            return phases.step(name, step)
+            phases.step(name, step)
+            return True  # who wants it to stop, ends the process
 
         def phase_finish(self, name: str) -> None:
             phases.finish(name)
@@ -152,7 +156,7 @@ def _monitor(trt: Any, phases: Phases) -> Any:
 
 def _error(library: Library, told: list[str], otherwise: str) -> BuildError:
     """The first thing that the library said, as one line."""
-    text = " ".join((told[0] if told else otherwise).split())
+    text = textwrap.shorten(told[0] if told else otherwise, 300, placeholder=" …")
     if any(sign in line.lower() for line in told for sign in MEMORY_SIGNS):
         return NoMemory(
             f"{library.backend} {library.version} ran out of memory: close other programs, "
