@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,8 +16,9 @@ from runtime.windows import Window
 
 log = logging.getLogger("runtime.engine")
 
-BY_SPEED = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-cpu")  # what ``auto`` tries
-ENGINES = ("auto", *BY_SPEED)
+BY_SPEED = ("tensorrt", "tensorrt_rtx", "onnxruntime-cuda", "onnxruntime-cpu")  # what ``auto`` tries
+SEVERAL = {"auto": BY_SPEED, "onnxruntime": BY_SPEED[2:]}  # names for the first of them that runs
+ENGINES = (*SEVERAL, *BY_SPEED)
 
 
 class EngineError(Exception):
@@ -57,33 +59,40 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine that runs, and why the faster ones that ``auto`` tried before it do not."""
+    """The engine that runs, why those that were tried before it do not, and what runs if it fails."""
 
     engine: Engine
     passed_over: dict[str, str] = field(default_factory=dict)
+    spare: Callable[[], Engine] | None = None  # None: nothing, or the engine was asked for by its own name
 
 
 def choose(name: str, network: Network, *, threads: int = 1) -> Choice:
-    """Load the engine called ``name``; ``auto`` takes the fastest that this machine can run.
+    """Load the engine called ``name``; ``auto`` and ``onnxruntime`` take the fastest that runs here.
 
     A TensorRT engine that is not there, or was built for something else, is built; this takes a while,
     and says so on the terminal.
 
     Raises:
-        EngineError: the named engine is unknown or cannot run here; with ``auto``: none can.
+        EngineError: the named engine is unknown or cannot run here; of several: none can.
     """
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}: choose one of {', '.join(ENGINES)}")
     passed_over: dict[str, str] = {}
-    for candidate in BY_SPEED if name == "auto" else (name,):
+    several = SEVERAL.get(name, (name,))
+    last = several[-1]
+    for candidate in several:
         try:
-            return Choice(_open(candidate, network, threads), passed_over)
+            engine = _open(candidate, network, threads)
         except EngineError as error:
-            if name != "auto" or candidate == BY_SPEED[-1]:
+            if candidate == last:
                 raise
             passed_over[candidate] = str(error)
             if not isinstance(error, EngineAbsent):
                 log.warning("%s cannot run, the next engine is tried: %s", candidate, error)
+        else:
+            return Choice(
+                engine, passed_over, None if candidate == last else lambda: _open(last, network, threads)
+            )
     raise AssertionError("the last engine either runs or raises")
 
 
@@ -94,7 +103,7 @@ def _open(name: str, network: Network, threads: int) -> Engine:
     match name:
         case "tensorrt":
             return open_engine(network, "tensorrt", threads=threads)
-        case "tensorrt-rtx":
+        case "tensorrt_rtx":
             return open_engine(network, "tensorrt_rtx", threads=threads)
         case _:
             return OnnxEngine(network, cuda=name == "onnxruntime-cuda", threads=threads)

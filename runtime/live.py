@@ -55,9 +55,10 @@ words (--asr): none; subtitles[:FILE], a .srt or .vtt, looked for beside the fil
 pip install 'emotion-edge[whisper]'. Without --asr: subtitles beside the file if there are any, whisper
 for a microphone if it is installed, else none.
 
-engines (--engine): auto takes the first that runs of tensorrt, tensorrt-rtx, onnxruntime-cuda and
-onnxruntime-cpu, and publishes why the others do not. A TensorRT engine is built when there is none for this
-network and this GPU; build/compile_trt.py builds one beforehand.
+engines (--engine): auto takes the first that runs of tensorrt, tensorrt_rtx, onnxruntime-cuda and
+onnxruntime-cpu, and publishes why the others do not; if it fails later, onnxruntime-cpu goes on. onnxruntime:
+of its two. A TensorRT engine is built when there is none for this network and this GPU;
+build/compile_trt.py builds one beforehand.
 
 exit status: 0 the input ended or you pressed Ctrl-C; 1 it failed; 2 something you gave cannot be used;
 130 you pressed Ctrl-C before the session began.
@@ -155,6 +156,7 @@ def _run(plan: Plan, publisher: Publisher, console: Console) -> int:
                     name=plan.name,
                     replayed=plan.recording,
                     passed_over=plan.passed_over,
+                    spare=plan.spare,
                     show=show,
                 )
                 if current.run() != "end of input" or not plan.config.loop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Plan:
     senses: list[Sense]
     absent: dict[StreamName, str]
     passed_over: dict[str, str]  # faster engines -> why they do not run
+    spare: Callable[[], Engine] | None  # what runs if the engine fails
 
     def source(self) -> Source:
         """A fresh source of arrivals; the demo makes one for each round of its loop."""
@@ -67,7 +69,9 @@ def make(config: Config) -> Plan:
         raise RecordingError(f"{config.record} exists: a recording is never overwritten; choose another name")
     name = config.session or (recording and recording.header.session) or time.strftime("%Y%m%d-%H%M%S")
     chosen = engines.choose(config.engine, network, threads=config.threads)
-    return Plan(config, network, chosen.engine, name, recording, senses, absent, chosen.passed_over)
+    return Plan(
+        config, network, chosen.engine, name, recording, senses, absent, chosen.passed_over, chosen.spare
+    )
 
 
 def senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:

@@ -16,7 +16,7 @@ from capture.clock import anchor
 from capture.messages import STREAMS
 from runtime.compose import Timing, compose
 from runtime.config import Config
-from runtime.engine import Engine, Prediction
+from runtime.engine import Engine, EngineError, Prediction
 from runtime.network import CAPTURED, Network
 from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
 from runtime.sources import Source
@@ -49,6 +49,7 @@ class Session:
         source: opened by ``run``, closed with the session.
         replayed: the recording that the source reads, if it does; its timing rules apply.
         passed_over: the faster engines that do not run here, and why; published.
+        spare: opens the engine that goes on when ``engine`` fails; None: the session ends then.
         show: called with every message that is published.
     """
 
@@ -63,6 +64,7 @@ class Session:
         name: str,
         replayed: Recording | None = None,
         passed_over: Mapping[str, str] = MappingProxyType({}),
+        spare: Callable[[], Engine] | None = None,
         show: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self.name = name
@@ -70,7 +72,7 @@ class Session:
         self._publisher, self._source, self._show = publisher, source, show
         self._recorder: Recorder | None = None
         self._replayed = replayed
-        self._passed_over = dict(passed_over)
+        self._passed_over, self._spare = dict(passed_over), spare
         # A recording is cut again as it was cut: its hop, its lateness, its pace.
         header = None if replayed is None else replayed.header
         self._hop_s = (header and header.hop_s) or config.hop_s
@@ -80,14 +82,7 @@ class Session:
         self._windows = self._skipped = 0
         self._latencies: deque[float] = deque(maxlen=7200)  # of the last hour, at the usual hop
         self._status_at = 0.0
-        manifest = network.manifest
-        self._model = Model(
-            name=manifest.name,
-            hash=network.hash,
-            features=network.features.hash,
-            engine=engine.name,
-            precision=engine.precision,
-        )
+        self._model = self._about(engine)
 
     def stop(self) -> None:
         """End soon and cleanly; safe to call from a signal handler."""
@@ -147,6 +142,7 @@ class Session:
             )
         if not source.clock.paced:
             self._publisher.wait_for_subscriber(CONNECT_S)
+        self._begin = begin
         self._publish(begin)
 
     def _loop(self) -> str:
@@ -198,7 +194,7 @@ class Session:
             return
         prediction: Prediction | None = None
         if any(sense.present for sense in window.senses.values()):
-            prediction = self._engine.infer(window)
+            prediction = self._infer(window)
             if not prediction.finite:
                 self._source.events.append(
                     f"network: no number for the window that ends at {window.end_ns} ns"
@@ -222,6 +218,33 @@ class Session:
         self._latencies.append(message.latency_ms.total)
         published_ns = message.time.published_ns
         self._record(lambda recorder: recorder.add_emotion(payload, published_ns, message.seq))
+
+    def _infer(self, window: Window) -> Prediction:
+        """Ask the engine. One that fails in the middle of a session is replaced, and that is published."""
+        try:
+            return self._engine.infer(window)
+        except EngineError as error:
+            if self._spare is None:
+                raise
+            failed, self._engine, self._spare = self._engine.name, self._spare(), None
+            self._model = self._about(self._engine)
+            self._passed_over[failed] = str(error)
+            self._source.events.append(f"engine: {failed} failed, {self._engine.name} goes on: {error}")
+            self._begin = msgspec.structs.replace(
+                self._begin, model=self._model, passed_over=self._passed_over
+            )
+            self._publish(self._begin)
+            return self._engine.infer(window)
+
+    def _about(self, engine: Engine) -> Model:
+        network = self._network
+        return Model(
+            name=network.manifest.name,
+            hash=network.hash,
+            features=network.features.hash,
+            engine=engine.name,
+            precision=engine.precision,
+        )
 
     def _report(self) -> None:
         """Publish the status: every second, and at once for each event."""

@@ -156,7 +156,7 @@ class Emotion(_Message, frozen=True, kw_only=True, tag="emotion"):
 
 
 class SessionBegin(_Message, frozen=True, kw_only=True, tag="session.begin"):
-    """The whole configuration; at the start, to every newcomer, and every few seconds."""
+    """The whole configuration; at the start, to newcomers, every few seconds, and when the engine changes."""
 
     started: Date
     clock: Literal["monotonic", "media"]
@@ -165,7 +165,7 @@ class SessionBegin(_Message, frozen=True, kw_only=True, tag="session.begin"):
     streams: dict[str, str]  # sense -> hash of its StreamSpec
     sources: dict[str, str] | UnsetType = UNSET  # sense -> the device or file it is captured from
     software: str
-    passed_over: dict[str, str] | UnsetType = UNSET  # faster engines that `auto` tried -> why they do not run
+    passed_over: dict[str, str] | UnsetType = UNSET  # faster engines -> why they do not run, or no longer
 
 
 class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ def device() -> Device:
     Raises:
         EngineAbsent: cuda-python is not installed, or CUDA finds no GPU or no driver.
     """
-    rt = _runtime()
+    rt = runtime()
     status, count = rt.cudaGetDeviceCount()
     if status != rt.cudaError_t.cudaSuccess:
         raise EngineAbsent(f"no NVIDIA GPU here (CUDA says: {_text(rt, status)})")
@@ -47,7 +47,7 @@ class Stream:
     """A CUDA stream of its own; ``handle`` is what TensorRT takes."""
 
     def __init__(self) -> None:
-        self._rt = _runtime()
+        self._rt = runtime()
         (self._stream,) = self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking)
         self.handle = int(self._stream)
 
@@ -95,7 +95,7 @@ class Pair:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self._rt = rt = _runtime()
+        self._rt = rt = runtime()
         kind = np.dtype(dtype)
         size = max(1, int(np.prod(shape)) * kind.itemsize)
         (self._locked,) = _checked(rt, "cudaHostAlloc", rt.cudaHostAlloc(size, rt.cudaHostAllocDefault))
@@ -111,15 +111,16 @@ class Pair:
         self._rt.cudaFreeHost(self._locked)
 
 
-def _runtime() -> Any:
+def runtime() -> Any:
+    """CUDA's runtime API. Raises EngineAbsent where cuda-python is not installed."""
     try:
-        from cuda.bindings import runtime
+        from cuda.bindings import runtime as found
     except ImportError as error:
         raise EngineAbsent(
             f"cuda-python is not installed ({error}): pip install cuda-bindings, "
             f"of the CUDA version that your TensorRT was made for"
         ) from error
-    return runtime
+    return found
 
 
 def _checked(rt: Any, name: str, result: tuple[Any, ...]) -> Sequence[Any]:

@@ -29,8 +29,6 @@ from runtime.windows import Window
 
 log = logging.getLogger("runtime.engines.tensorrt")
 
-NAMES: dict[Backend, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
-
 
 def open_engine(
     network: Network, backend: Backend, *, precision: Precision | None = None, threads: int = 1
@@ -55,7 +53,7 @@ def up_to_date(recipe: Recipe, console: Console) -> Path:
     folder, why = find(recipe)
     if folder is not None:
         return folder
-    title = f"building the {NAMES[recipe.backend]} engine ({recipe.precision}): {why}"
+    title = f"building the {recipe.backend} engine ({recipe.precision}): {why}"
     phases = Phases()
     try:
         with Shown(console, title, phases) as shown:
@@ -67,7 +65,7 @@ def up_to_date(recipe: Recipe, console: Console) -> Path:
             f"{error.filename or recipe.place}: {error.strerror}: no engine can be kept there; "
             f"free the space, or set EMOTION_ENGINES to another folder"
         ) from error
-    log.info("%s engine built in %.1f s: %s", NAMES[recipe.backend], manifest.build_s, place)
+    log.info("%s engine built in %.1f s: %s", recipe.backend, manifest.build_s, place)
     return place
 
 
@@ -105,7 +103,7 @@ class TensorRTEngine:
 
     def __init__(self, network: Network, library: Library, folder: Path, *, threads: int = 1) -> None:
         manifest = artefact.read(folder)
-        self.name = NAMES[library.backend]
+        self.name: str = library.backend
         self.precision: str = manifest.precision
         self._ends = Ends(network, threads=threads)
         self._runner = Runner(library, folder, manifest)

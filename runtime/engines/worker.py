@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from runtime.engine import EngineError
-from runtime.engines.progress import Phases
+from runtime.engines.progress import Listener, Phases
 from runtime.engines.trt_build import BuildError, Built, NoMemory
 
 BEAT_S = 0.1
@@ -54,7 +54,7 @@ class _Relay:
             os._exit(1)  # whoever wanted the engine was killed
 
 
-def run(work: Callable[[_Relay], Built], phases: Phases, beat: Callable[[], None]) -> Built:
+def run(work: Callable[[Listener], Built], phases: Phases, beat: Callable[[], None]) -> Built:
     """Call ``work`` (a function that can be pickled) in a process of its own, and answer what it answers.
 
     beat: called about ten times a second. Ctrl-C ends it at once.
@@ -112,7 +112,7 @@ def _wait(process: BaseProcess, pipe: Connection, phases: Phases, beat: Callable
             )
 
 
-def _child(work: Callable[[_Relay], Built], pipe: Connection) -> None:
+def _child(work: Callable[[Listener], Built], pipe: Connection) -> None:
     with contextlib.suppress(OSError):  # not every container allows it
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     try:
