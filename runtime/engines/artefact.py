@@ -64,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine has to be, to run a network on this machine."""
+    """What an engine has to be, to run a network on this machine; with the plugin or without is all one."""
 
     backend: Backend
     version: str
@@ -72,7 +72,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     device: Device | None  # None: the backend needs no GPU
     graph: str
     features: str
-    plugin: bool
     machine: str
     software: str
 
@@ -124,7 +123,6 @@ def differences(manifest: Manifest, wanted: Wanted) -> list[str]:
         ("precision", manifest.precision, wanted.precision),
         ("graph", manifest.graph[:12], wanted.graph[:12]),
         ("features", manifest.features, wanted.features),
-        ("plugin", manifest.plugin, wanted.plugin),
         ("processor", manifest.machine, wanted.machine),
         ("software", manifest.software, wanted.software),
     ):

@@ -68,7 +68,6 @@ class Recipe:
             device=None if self.backend == "onnxruntime" else self.device,
             graph=artefact.sha256(self.network.file("network.onnx")),
             features=self.network.features.hash,
-            plugin=self.plugin,
             machine=platform.machine(),
             software=_software(),
         )

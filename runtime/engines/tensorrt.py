@@ -30,6 +30,10 @@ from runtime.windows import Window
 log = logging.getLogger("runtime.engines.tensorrt")
 
 
+class Refused(EngineError):
+    """The library does not take an engine."""
+
+
 def open_engine(
     network: Network, backend: Backend, *, precision: Precision | None = None, threads: int = 1
 ) -> TensorRTEngine:
@@ -39,10 +43,14 @@ def open_engine(
         EngineAbsent: the library is not installed, or there is no GPU.
         EngineError: the engine can neither be loaded nor built.
     """
-    recipe = compiler.check(network, backend, precision)
+    recipe, console = compiler.check(network, backend, precision), Console(stderr=True)
     device()  # TensorRT-RTX builds without a GPU; running is another matter
-    folder = up_to_date(recipe, Console(stderr=True))
-    return TensorRTEngine(network, recipe.library, folder, threads=threads)
+    folder = up_to_date(recipe, console)
+    try:
+        return TensorRTEngine(network, recipe.library, folder, threads=threads)
+    except Refused as error:  # by its manifest it fits: something that no manifest knows has changed
+        folder = _build(recipe, str(error), console)
+        return TensorRTEngine(network, recipe.library, folder, threads=threads)
 
 
 def up_to_date(recipe: Recipe, console: Console) -> Path:
@@ -51,8 +59,10 @@ def up_to_date(recipe: Recipe, console: Console) -> Path:
     Raises EngineError where it cannot be built, KeyboardInterrupt when Ctrl-C is pressed meanwhile.
     """
     folder, why = find(recipe)
-    if folder is not None:
-        return folder
+    return _build(recipe, why, console) if folder is None else folder
+
+
+def _build(recipe: Recipe, why: str, console: Console) -> Path:
     title = f"building the {recipe.backend} engine ({recipe.precision}): {why}"
     phases = Phases()
     try:
@@ -106,8 +116,15 @@ class TensorRTEngine:
         self.name: str = library.backend
         self.precision: str = manifest.precision
         self._ends = Ends(network, threads=threads)
-        self._runner = Runner(library, folder, manifest)
-        self._try()
+        try:
+            self._runner = Runner(library, folder, manifest)
+            self._try()
+        except EngineError:
+            raise
+        except Exception as error:  # of the library, its bindings or the plugin, which share no base
+            raise EngineError(
+                f"{self.name} {library.version} fails with {folder}: {type(error).__name__}: {error}"
+            ) from error
 
     def infer(self, window: Window) -> Prediction:
         """Run the network on one window (batch of one)."""
@@ -149,10 +166,7 @@ class Runner:
         self._runtime = self._trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine((folder / ENGINE).read_bytes())
         if self._engine is None:
-            raise EngineError(
-                f"{library.backend} {library.version} does not take {folder / ENGINE}: "
-                f"remove the folder, and it is built anew"
-            )
+            raise Refused(f"{library.backend} {library.version} does not take {folder / ENGINE}")
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         given = self._trt.TensorIOMode.INPUT
         self._inputs = [name for name in names if self._engine.get_tensor_mode(name) == given]
@@ -214,7 +228,7 @@ class Runner:
     def _context(self) -> tuple[Any, Callable[[], None]]:
         """An execution context, and what keeps the kernels that were compiled for it."""
         if self._library.backend != "tensorrt_rtx":
-            return self._engine.create_execution_context(), lambda: None
+            return self._checked(self._engine.create_execution_context()), lambda: None
         trt, path = self._trt, self._folder / RUNTIME_CACHE
         config = self._engine.create_runtime_config()
         # We capture the copies, too; and what is captured must be the final kernels.
@@ -235,4 +249,9 @@ class Runner:
                 except OSError as error:  # a read-only folder: compiled again next time
                     log.info("%s: %s", path, error.strerror)
 
-        return self._engine.create_execution_context(config), save
+        return self._checked(self._engine.create_execution_context(config)), save
+
+    def _checked(self, context: Any) -> Any:
+        if context is None:
+            raise EngineError(f"{self._library.backend}: too little GPU memory to run {self._folder}")
+        return context

@@ -96,6 +96,11 @@ def test_an_engine_built_without_a_gpu_fits_every_gpu_that_the_library_knows(
         assert tensorrt.find(recipe(device)) == (place, "")
 
 
+def test_an_engine_fits_with_the_plugin_or_without(built: Path, engines: Path) -> None:
+    place = put(built, recipe(RTX_4090).place, plugin=True, gpu=RTX_4090.name, compute_capability="8.9")
+    assert tensorrt.find(recipe(RTX_4090)) == (place, "")
+
+
 def test_where_there_is_no_engine_that_is_the_reason(engines: Path) -> None:
     assert tensorrt.find(recipe(RTX_4090)) == (None, "there is none yet")
 
@@ -109,7 +114,6 @@ def test_where_there_is_no_engine_that_is_the_reason(engines: Path) -> None:
         ({"precision": "fp16"}, "precision fp16, now fp32"),
         ({"machine": "aarch64"}, "processor aarch64, now "),
         ({"software": "0.0.1"}, "software 0.0.1, now "),
-        ({"plugin": True}, "plugin True, now False"),
         (
             {"gpu": "NVIDIA GeForce RTX 5090", "compute_capability": "12.0"},
             "GPU NVIDIA GeForce RTX 5090 (12.0), now NVIDIA GeForce RTX 4090 (8.9)",
