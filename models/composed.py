@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.signal import lfilter
 
 from capture.features import audio, text, vision
 from capture.features.spec import FeatureSpec, InputSpec
@@ -41,6 +42,7 @@ SENSE_OF: dict[Kind, str] = {"meld": "text", "ravdess": "audio", "fer": "vision"
 
 LINE_VARIANTS = 2
 CAMERA_TURN_RAD = 0.15
+JITTER = 0.15  # of each blendshape's deviation over the training faces
 MEL_COLUMNS = slice(0, 41)  # 40 log-mel bins and the log energy: all move with the gain
 ENERGY = 40
 BLENDSHAPES = slice(0, 52)
@@ -182,10 +184,15 @@ class Composer:
             ramp = (x * x * (3 - 2 * x)).astype(np.float32)
         neutral = self.neutral_face[BLENDSHAPES]
         change = (ramp * self.rng.uniform(0.8, 1.1))[:, None] * (face[BLENDSHAPES] - neutral)
-        film[:, BLENDSHAPES] = neutral + change + _walk(self.rng, n, 52, 0.03)
+        film[:, BLENDSHAPES] = neutral + change + _walk(self.rng, n, 52, self._jitter)
         film[:, ROTATION] += _walk(self.rng, n, 3, 0.04) + self.rng.normal(0, CAMERA_TURN_RAD, 3)
         film[:, BLENDSHAPES] = np.clip(film[:, BLENDSHAPES], 0, 1)
         return film
+
+    @cached_property
+    def _jitter(self) -> F32:
+        """How far each blendshape wanders in a film: (52,)."""
+        return np.asarray(JITTER / np.array(self.spec.vision.scale[BLENDSHAPES]), np.float32)
 
     def _seen(self, steps: int) -> F32:
         """Which frames of a film show the face."""
@@ -310,10 +317,8 @@ def normalisation(folder: Path) -> dict[str, tuple[F32, F32]]:
     return found
 
 
-def _walk(rng: np.random.Generator, steps: int, columns: int, deviation: float) -> Any:
-    """A slow random walk that stays near zero, about ``deviation`` wide: (steps, columns)."""
+def _walk(rng: np.random.Generator, steps: int, columns: int, deviation: float | F32) -> Any:
+    """A slow random walk near zero, about ``deviation`` wide, one for all columns or each: (steps, columns)."""
     kicks = rng.normal(0, deviation * 0.31, (steps, columns))
     kicks[0] /= 0.31
-    for t in range(1, steps):
-        kicks[t] += 0.95 * kicks[t - 1]
-    return kicks
+    return lfilter([1.0], [1.0, -0.95], kicks, axis=0)

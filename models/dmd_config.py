@@ -20,6 +20,7 @@ class InputConfig:
     attention_dropout: float = 0.0  # where this modality is attended to
     lift: int = 0  # width of a ReLU layer on every step before the projection; 0: none, as the authors
     lift_dropout: float = 0.0  # after it
+    offset_noise: float = 0.0  # training: deviation of a random offset that all steps of a window share
 
     @property
     def projected_steps(self) -> int:
@@ -63,9 +64,11 @@ class DMDConfig:
     def __post_init__(self) -> None:
         for name in MODALITIES:
             one = self.input(name)
-            if min(one.dim, one.kernel, one.stride) < 1 or one.steps < one.kernel or one.lift < 0:
+            small = min(one.dim, one.kernel, one.stride) < 1 or min(one.lift, one.offset_noise) < 0
+            if small or one.steps < one.kernel:
                 raise ValueError(
-                    f"{name}: dim, kernel and stride must be positive, kernel <= steps, lift >= 0, not {one}"
+                    f"{name}: dim, kernel and stride must be positive, kernel <= steps, "
+                    f"lift and offset_noise >= 0, not {one}"
                 )
         if self.outputs < 1 or self.levels < 1 or self.width % self.heads:
             raise ValueError(

@@ -64,6 +64,9 @@ class Decoupled(nn.Module):
         real = None if mask is None else mask > 0.5  # (B, T)
         if real is not None:
             x = torch.where(real[..., None], x, torch.zeros((), dtype=x.dtype, device=x.device))
+        if c.offset_noise and self.training:
+            offset = torch.randn(len(x), 1, c.dim, dtype=x.dtype, device=x.device)  # (B, 1, dim)
+            x = x + c.offset_noise * (offset if real is None else offset * real[..., None])
         if c.lift:
             x = drop(F.relu(self.lift(x)), c.lift_dropout, self.training)  # (B, T, lift)
             x = x if real is None else x * real[..., None]

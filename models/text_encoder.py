@@ -27,7 +27,11 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 class TextEncoder(nn.Module):
-    """BERT without pooler: word pieces (B, S) -> embeddings (B, S, width)."""
+    """BERT: word pieces (B, S) -> embeddings (B, S, width), the line's mean in place of its last piece.
+
+    The mean is what these weights were trained to say of a sentence (Reimers and Gurevych 2019), and the
+    last piece ([SEP]) says nothing of its own. So the newest step, which DMD reads alone, knows the line.
+    """
 
     def __init__(
         self, vocabulary: int, positions: int, width: int, hidden: int, layers: int, heads: int
@@ -47,7 +51,10 @@ class TextEncoder(nn.Module):
         bias = (1.0 - attention_mask[:, None, None].to(x.dtype)) * -1e4  # (B, 1, 1, S)
         for layer in self.layers:
             x = layer(x, bias)
-        return x
+        real = attention_mask[..., None].to(x.dtype)  # (B, S, 1)
+        count = real.sum(1, keepdim=True)  # (B, 1, 1)
+        last = real * (real.cumsum(1) == count)  # (B, S, 1)
+        return x + last * ((x * real).sum(1, keepdim=True) / count.clamp(min=1) - x)
 
 
 class _Layer(nn.Module):
