@@ -239,7 +239,9 @@ def inspect(path: Path) -> int:
 def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{count} {kind}" for kind, count in value.items()) or "-"
-    return ", ".join(map(str, value)) or "-" if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
 
 
 def _fits_gpu(folder: Path, manifest: Manifest) -> None:
