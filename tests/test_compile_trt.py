@@ -142,6 +142,12 @@ def test_an_engine_that_cannot_run_here_is_not_called_verified(done: Done) -> No
     assert precision == "fp32" or far > 0  # it was rounded
 
 
+def test_where_nothing_can_be_compared_that_is_said_and_a_status(tmp_path: Path) -> None:
+    done = compile_trt(tmp_path, *RTX, "--precision", "bf16", "--verify")  # ONNX Runtime has none on a CPU
+    assert done.returncode == 1 and "so nothing was compared: " in done.stdout.splitlines()[-1]
+    assert artefact.read(next((tmp_path / "engines").iterdir())).precision == "bf16"
+
+
 def test_a_build_that_goes_on_is_not_removed_by_another_that_starts(done: Done) -> None:
     assert done.beside.returncode == 0 and "left behind" not in done.beside.stderr
     assert sorted(path.name for path in done.place.parent.iterdir()) == ["ort", "rtx"]

@@ -43,7 +43,7 @@ from runtime.plan import DEMO
 from runtime.recording import Recording
 from runtime.session import Session
 from runtime.sources import ReplaySource
-from runtime.stream import Emotion, Message, Publisher, SessionBegin, StatusMessage
+from runtime.stream import Emotion, Message, Publisher, SessionBegin, StatusMessage, subscribe
 from runtime.windows import Window
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'emotion-edge[rtx]'")
@@ -402,6 +402,19 @@ def demo(engine: Failing, endpoint: str, *, spare: bool) -> list[Message]:
             show=messages.append,
         ).run()
     return messages
+
+
+def test_the_application_publishes_why_each_faster_engine_does_not_run(no_gpu: None, endpoint: str) -> None:
+    command = [sys.executable, "-m", "runtime.live", "--demo", "--fast", "--no-dashboard"]
+    process = subprocess.Popen(
+        [*command, "--endpoint", endpoint], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    with subscribe(endpoint, stopping=lambda: process.poll() is not None) as messages:
+        begin = next(message for message in messages if isinstance(message, SessionBegin))
+    assert process.wait(60) == 0
+    assert begin.model.engine == "onnxruntime-cpu" and isinstance(begin.passed_over, dict)
+    assert list(begin.passed_over) == ["tensorrt", "tensorrt_rtx", "onnxruntime-cuda"]
+    assert begin.passed_over["tensorrt_rtx"].startswith("no NVIDIA GPU here")
 
 
 def test_an_engine_that_fails_in_a_session_is_replaced_and_the_reason_is_published(endpoint: str) -> None:
