@@ -69,7 +69,10 @@ def run(work: Callable[[Listener], Built], phases: Phases, beat: Callable[[], No
     # Ctrl-C goes to every process of the terminal; a blocked signal stays blocked in the child.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process.start()
+        try:
+            process.start()
+        except OSError as error:
+            raise NoMemory(f"no process for the build ({error.strerror}): {SHORT}") from error
         theirs.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return _wait(process, ours, phases, beat)
@@ -92,7 +95,7 @@ def _wait(process: BaseProcess, pipe: Connection, phases: Phases, beat: Callable
         if pipe.poll(BEAT_S):
             try:
                 kind, *what = pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):  # OSError: in the middle of a message
                 process.join()
                 raise _died(process.exitcode) from None
             if kind == "built":
