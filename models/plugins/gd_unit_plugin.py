@@ -66,6 +66,7 @@ def classes(trt: Any) -> tuple[type, type]:
             ):  # fmt: skip
                 base.__init__(self)
             self.alpha, self.launcher = alpha, launcher
+            self._stored = np.array([alpha], np.float32)  # a field points into it, and does not own it
             self.plugin_name, self.plugin_namespace, self.plugin_version = NAME, NAMESPACE, VERSION
             self.num_outputs = 1
 
@@ -100,7 +101,8 @@ def classes(trt: Any) -> tuple[type, type]:
         # Running
 
         def get_fields_to_serialize(self) -> Any:
-            return trt.PluginFieldCollection([_alpha_field(trt, self.alpha)])
+            field = trt.PluginField("alpha", self._stored, trt.PluginFieldType.FLOAT32)
+            return trt.PluginFieldCollection([field])
 
         def attach_to_context(self, context: Any) -> Any:
             return self.clone()
@@ -125,19 +127,15 @@ def classes(trt: Any) -> tuple[type, type]:
         def __init__(self, launcher: Launcher | None = None) -> None:
             trt.IPluginCreatorV3One.__init__(self)
             self.name, self.plugin_namespace, self.plugin_version = NAME, NAMESPACE, VERSION
-            self.field_names = trt.PluginFieldCollection(
-                [trt.PluginField("alpha", np.array([], np.float32), trt.PluginFieldType.FLOAT32)]
-            )
+            self._no_value = np.array([], np.float32)
+            field = trt.PluginField("alpha", self._no_value, trt.PluginFieldType.FLOAT32)
+            self.field_names = trt.PluginFieldCollection([field])
             self.launcher: Launcher = launcher or DriverLauncher()
 
         def create_plugin(self, name: str, fields: Any, phase: Any) -> Any:
             return GDUnitPlugin(_alpha(fields), self.launcher)
 
     return GDUnitPlugin, GDUnitCreator
-
-
-def _alpha_field(trt: Any, alpha: float) -> Any:
-    return trt.PluginField("alpha", np.array([alpha], np.float32), trt.PluginFieldType.FLOAT32)
 
 
 def _alpha(fields: Any) -> float:
