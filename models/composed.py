@@ -318,7 +318,7 @@ def normalisation(folder: Path) -> dict[str, tuple[F32, F32]]:
 
 
 def _walk(rng: np.random.Generator, steps: int, columns: int, deviation: float | F32) -> Any:
-    """A slow random walk near zero, about ``deviation`` wide, one for all columns or each: (steps, columns)."""
+    """A slow random walk near zero, about ``deviation`` wide (one, or one a column): (steps, columns)."""
     kicks = rng.normal(0, deviation * 0.31, (steps, columns))
     kicks[0] /= 0.31
     return lfilter([1.0], [1.0, -0.95], kicks, axis=0)

@@ -43,7 +43,7 @@ class Recorder:
         alpha: float,
         stream: int,
     ) -> None:
-        self.launched.append((kind, tuple(inputs), output, sizes, alpha, stream))
+        self.launched.append((element, tuple(inputs), output, sizes, alpha, stream))
 
 
 def _alpha(*values: float, name: str = "alpha") -> Any:
