@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blockwise import MASKED, Plan, attend_in_blocks, drop, plan, usable
+from models.blockwise import FUTURE, MASKED, Plan, attend_in_blocks, drop, plan, usable
+
+BLOCK = 128  # queries that are computed at once, without gradients
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def sinusoids(steps: int, width: int) -> Tensor:
 def attention_bias(
     query_steps: int, key_steps: int, key_mask: Tensor | None, causal: bool, device: torch.device
 ) -> Tensor | None:
-    """What is added to attention scores: 0 where a query may look, ``MASKED`` where it may not.
+    """What is added to attention scores: 0 where a query may look, ``MASKED`` for padding, ``FUTURE``.
 
     ``key_mask`` is (B, T_k), true for real steps. Returns (T_q, T_k), (B, 1, 1, T_k),
     (B, 1, T_q, T_k), or None when everything may be seen.
@@ -48,7 +50,7 @@ def attention_bias(
     if causal:
         reach = torch.arange(query_steps, device=device)[:, None] + abs(key_steps - query_steps)
         hidden = torch.arange(key_steps, device=device)[None, :] > reach  # (T_q, T_k)
-        bias = hidden.to(torch.float32) * MASKED
+        bias = hidden.to(torch.float32) * FUTURE
     if key_mask is not None:
         padding = (~key_mask)[:, None, None, :].to(torch.float32) * MASKED  # (B, 1, 1, T_k)
         bias = padding if bias is None else bias + padding
@@ -70,6 +72,38 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float)
     return drop(weights, dropout, True) @ v
 
 
+@dataclass(frozen=True)
+class Block:
+    """Some queries of a long causal encoder, and the keys that any of them sees."""
+
+    start: int
+    stop: int  # of the queries
+    keys: int
+    bias: Tensor | None  # broadcasts to (B, heads, stop - start, keys)
+
+
+def past(
+    query_steps: int, key_steps: int, key_mask: Tensor | None, device: torch.device
+) -> tuple[Block, ...]:
+    """The causal mask as structure: keys that no query of a block sees are not computed.
+
+    The same answer as ``attention_bias`` gives, for inference: nearly half of the scores of a long window
+    lie in the future.
+    """
+    whole = attention_bias(query_steps, key_steps, key_mask, True, device)
+    assert whole is not None  # (T_q, T_k) or (B, 1, T_q, T_k)
+    reach = abs(key_steps - query_steps)
+    blocks = []
+    for start in range(0, query_steps, BLOCK):
+        stop = min(start + BLOCK, query_steps)
+        keys = min(key_steps, stop + reach)
+        blocks.append(Block(start, stop, keys, whole[..., start:stop, :keys]))
+    return tuple(blocks)
+
+
+Seen = Tensor | Plan | tuple[Block, ...] | None
+
+
 class Attention(nn.Module):
     """Multi-head attention with one packed input projection."""
 
@@ -85,10 +119,10 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, memory: Tensor, seen: Tensor | Plan | None) -> Tensor:
+    def forward(self, query: Tensor, memory: Tensor, seen: Seen) -> Tensor:
         """query (B, T_q, w), memory (B, T_k, w) -> (B, T_q, w).
 
-        seen: a bias that broadcasts to (B, heads, T_q, T_k), or the blocks to compute; None: everything.
+        seen: a bias that broadcasts to (B, heads, T_q, T_k), or what to compute of it; None: everything.
         """
         width = query.shape[-1]
         if query is memory:
@@ -106,7 +140,15 @@ class Attention(nn.Module):
             q, k, v = (
                 x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v)
             )  # (B, heads, T, w/heads)
-            mixed = attend(q, k, v, seen, dropout).transpose(1, 2).flatten(2)  # (B, T_q, w)
+            if isinstance(seen, tuple):
+                some = [
+                    attend(q[:, :, b.start : b.stop], k[:, :, : b.keys], v[:, :, : b.keys], b.bias, dropout)
+                    for b in seen
+                ]
+                found = torch.cat(some, dim=2)
+            else:
+                found = attend(q, k, v, seen, dropout)
+            mixed = found.transpose(1, 2).flatten(2)  # (B, T_q, w)
         out: Tensor = self.out_proj(mixed)
         return out
 
@@ -124,9 +166,7 @@ class EncoderLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(
-        self, x: Tensor, memory: Tensor | None, seen: Tensor | Plan | None, last_only: bool
-    ) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor | None, seen: Seen, last_only: bool) -> Tensor:
         """x (B, T_q, w), memory (B, T_k, w) or None for self-attention -> (B, T_q, w).
 
         With ``last_only`` the newest query alone is computed and the result is (B, 1, w).
@@ -176,9 +216,11 @@ class TransformerEncoder(nn.Module):
         Returns (B, T_q, w), or (B, w) for an encoder built with ``last_only``.
         """
         steps, keys = x.shape[1], (x if memory is None else memory).shape[1]
-        full: Tensor | Plan | None
+        full: Seen
         if self.training and usable(x):
             full = plan(len(x), steps, keys, self.heads, key_mask, self.causal)
+        elif self.causal and steps > BLOCK and not torch.is_grad_enabled():
+            full = past(steps, keys, key_mask, x.device)
         else:
             full = attention_bias(steps, keys, key_mask, self.causal, x.device)
         newest = attention_bias(1, keys, key_mask, False, x.device)  # the last query sees every key

@@ -24,29 +24,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from models.bench_plain import PlainDMD
-from models.dmd import DMD, DMDConfig, InputConfig
+from models.dmd import DMD
+from models.dmd_config import PRESETS, DMDConfig
 from models.losses import LossWeights, objective
 
 WEIGHTS = LossWeights()
 CLIP = 0.6  # of every gradient's value, as the authors'
-
-
-def _shapes(text: tuple[int, int], audio: tuple[int, int], vision: tuple[int, int]) -> DMDConfig:
-    """(features, steps) of each modality, with the authors' dropouts."""
-    return DMDConfig(
-        text=InputConfig(*text, attention_dropout=0.3),
-        audio=InputConfig(*audio, attention_dropout=0.2),
-        vision=InputConfig(*vision, attention_dropout=0.0),
-    )
-
-
-SHAPES = {
-    "mosi-unaligned": _shapes((768, 50), (5, 375), (20, 500)),
-    "mosi-aligned": _shapes((768, 50), (5, 50), (20, 50)),
-    "mosei-unaligned": _shapes((768, 50), (74, 500), (35, 500)),
-    "mosei-aligned": _shapes((768, 50), (74, 50), (35, 50)),
-    "tiny": _shapes((6, 9), (5, 14), (4, 12)),
-}
 
 
 class UnequalLosses(RuntimeError):
@@ -117,7 +100,7 @@ def compare(
 ) -> Timing:
     """Measure both, in turns. Raises UnequalLosses."""
     torch.manual_seed(0)
-    config = SHAPES[shapes]
+    config = PRESETS[shapes]
     ours = DMD(config).to(device).eval()
     plain = PlainDMD(config).to(device).eval().copy_of(ours)
     few, few_labels = windows(config, min(batch, 4), device)
@@ -170,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m models.bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("step",), default="step")
-    parser.add_argument("--shapes", choices=tuple(SHAPES), default="mosi-unaligned")
+    parser.add_argument("--shapes", choices=tuple(PRESETS), default="mosi-unaligned")
     parser.add_argument("--batch", type=int, default=16, help="windows in a step")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")

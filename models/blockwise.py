@@ -25,6 +25,7 @@ from torch import Tensor
 
 MASKED = -1e4  # finite, so that a query with no real key averages neutral steps instead of giving NaN;
 # exp(MASKED) is exactly 0 beside any real key, in float32 and in float16
+FUTURE = 2 * MASKED  # below padding: a query with no real key yet does not see those that are to come, either
 _BLOCK_ELEMENTS = 160_000  # scores in one block: two such float32 tensors fit a core's cache
 _LANES = 4  # draws of 16 bits in one random int64
 
@@ -65,7 +66,7 @@ def plan(
     rows = min(query_steps, max(8, _BLOCK_ELEMENTS // (heads * key_steps)))
     together = 1 if rows < query_steps else max(1, _BLOCK_ELEMENTS // (heads * query_steps * key_steps))
     shift = abs(key_steps - query_steps)  # query t sees the keys up to t + shift
-    corner = torch.full((rows, rows), MASKED).triu()  # row i may not see column i of what lies ahead
+    corner = torch.full((rows, rows), FUTURE).triu()  # row i may not see column i of what lies ahead
     blocks: list[Block] = []
     start = 0
     for w0 in range(0, windows, together):
@@ -77,14 +78,14 @@ def plan(
             k0, k1 = first, min(key_steps, q1 + shift) if causal else key_steps
             ahead = q0 + shift + 1  # the first key that not every query of the block sees
             blind = latest == key_steps or (causal and latest >= ahead)
-            if blind:  # some query here sees no real key: it averages what the written-out form does
-                k0, k1 = 0, key_steps
+            if blind:  # some query here sees no real key: it averages the padding that it sees
+                k0 = 0
             bias = None
             if mask is not None and (blind or not whole):
                 bias = (~mask[:, None, None, k0:k1]).float() * MASKED  # (windows, 1, 1, keys)
                 if causal:
                     reach = torch.arange(q0, q1)[:, None] + shift  # (rows, 1)
-                    bias = bias + (torch.arange(k0, k1) > reach).float() * MASKED
+                    bias = bias + (torch.arange(k0, k1) > reach).float() * FUTURE
             elif causal and ahead < k1:
                 bias = corner[None, None, : q1 - q0, : k1 - ahead]
             size = (w1 - w0) * heads * (q1 - q0) * (k1 - k0)

@@ -93,3 +93,22 @@ class DMDConfig:
     def input(self, modality: str) -> InputConfig:
         one: InputConfig = getattr(self, modality)
         return one
+
+
+def _preset(text: tuple[int, int], audio: tuple[int, int], vision: tuple[int, int]) -> DMDConfig:
+    """(features, steps) of each modality, with the authors' dropouts."""
+    return DMDConfig(
+        text=InputConfig(*text, attention_dropout=0.3),
+        audio=InputConfig(*audio, attention_dropout=0.2),
+        vision=InputConfig(*vision, attention_dropout=0.0),
+    )
+
+
+PRESETS = {
+    "mosi-unaligned": _preset((768, 50), (5, 375), (20, 500)),
+    "mosi-aligned": _preset((768, 50), (5, 50), (20, 50)),
+    "mosei-unaligned": _preset((768, 50), (74, 500), (35, 500)),
+    "mosei-aligned": _preset((768, 50), (74, 50), (35, 50)),
+    "tiny": _preset((6, 9), (5, 14), (4, 12)),
+}
+"""The authors' networks for their data sets, regression; and one that is small enough for a test."""

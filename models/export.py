@@ -1,4 +1,4 @@
-"""Export: the inference graph as one ONNX file, ``python -m models.export --network DIR --out FILE.onnx``.
+"""Export: the inference graph as one ONNX file, for ONNX Runtime, TensorRT and TensorRT-RTX.
 
 Inputs ``text audio vision text_mask audio_mask vision_mask``, float32, any batch, the lengths of the
 configuration; outputs as in ``models.dmd.Inference``. A GD-Unit is the node ``dmd::GDUnit``; its body
@@ -16,16 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir
 import torch
 from onnx import TensorProto, helper
+from onnx_ir.passes import common as passes
 from onnxscript import values
+from onnxscript.optimizer import fold_constants
 from torch import Tensor, nn
 
 from models.checkpoint import BadCheckpoint, load
 from models.dmd import DMD, Inference
+from models.dmd_config import PRESETS
 from models.gd_unit import STUDENTS, TEACHERS
+from models.precision import PRECISIONS, Precision, to_precision
+
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 OPSET = 18
+LARGEST_FOLDED = 1 << 26  # numbers in a constant: above any weight that is transposed
 DOMAIN, NODE, VERSION = "dmd", "GDUnit", 1
 INPUTS = ("text", "audio", "vision", "text_mask", "audio_mask", "vision_mask")
 FUNCTION_INPUTS = ("logits", "reprs", "w_logit", "b_logit", "w_repr", "b_repr", "w_edge", "b_edge")
@@ -50,15 +58,16 @@ class _InferenceGraph(nn.Module):
         return tuple(getattr(result, name) for name in OUTPUTS)
 
 
-def export_onnx(model: DMD, path: Path) -> onnx.ModelProto:
-    """Write the inference graph of ``model`` to ``path`` and return it, checked by onnx.
+def export_onnx(model: DMD, path: Path, precision: Precision = "fp32") -> onnx.ModelProto:
+    """Write the inference graph of ``model`` to ``path``, whole or not at all, and return it.
 
-    The model is left in evaluation mode. Raises onnx.checker.ValidationError for an invalid graph.
+    It is checked by onnx. The model is left in evaluation mode. Raises onnx.checker.ValidationError for an
+    invalid graph, OSError where ``path`` cannot be written.
     """
     model.eval()
     example = example_inputs(model)
     batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
             _InferenceGraph(model),
@@ -70,14 +79,34 @@ def export_onnx(model: DMD, path: Path) -> onnx.ModelProto:
             dynamic_shapes=tuple({0: batch} for _ in example),
             custom_translation_table={torch.ops.dmd.gd_unit.default: _gd_unit_node},
             verbose=False,
+            optimize=False,  # its rewriting of patterns takes most of a minute, and runtimes do it themselves
         )
     assert program is not None
+    _fold(program.model)
     proto = program.model_proto
     _add_function(proto)
     onnx.checker.check_model(proto, full_check=True)
+    proto = to_precision(proto, precision)
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(proto, path)
+    half = path.with_name(f"{path.name}.half")
+    try:
+        onnx.save(proto, half)
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
     return proto
+
+
+def _fold(model: onnx_ir.Model) -> None:
+    """Compute what depends on weights alone, once; drop what is computed twice, and what nobody reads."""
+    fold_constants(model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED)
+    for tidy in (
+        passes.CommonSubexpressionEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.LiftConstantsToInitializersPass(),
+        passes.DeduplicateInitializersPass(),
+    ):
+        tidy(model)
 
 
 def example_inputs(model: DMD, batch: int = 2) -> tuple[Tensor, ...]:
@@ -162,15 +191,33 @@ def gd_unit_function() -> onnx.FunctionProto:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 for a network that cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m models.export", description=__doc__)
-    parser.add_argument(
-        "--network", type=Path, required=True, metavar="DIR", help="folder with network.safetensors"
+    parser = argparse.ArgumentParser(
+        prog="python -m models.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="A trained network:   python -m models.export --network DIR --out FILE.onnx\n"
+        "The bundled one:     python -m models.export --preset bundled --precision fp16 --out FILE.onnx\n"
+        "The authors' sizes:  python -m models.export --preset mosi-unaligned --out FILE.onnx  (untrained)",
     )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--network", type=Path, metavar="DIR", help="folder with network.safetensors")
+    which.add_argument(
+        "--preset",
+        choices=("mosi-unaligned", "mosei-unaligned", "bundled"),
+        help="the bundled network, or one of the authors' sizes with random weights, to measure with",
+    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     args = parser.parse_args(argv)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        proto = export_onnx(load(args.network), args.out)
+        if args.preset in PRESETS:
+            torch.manual_seed(0)
+            model = DMD(PRESETS[args.preset])
+        else:
+            model = load(args.network or PRETRAINED)
+        print("tracing the network; one of the authors' sizes takes a minute", file=sys.stderr)
+        proto = export_onnx(model, args.out, args.precision)
     except BadCheckpoint as error:
         print(f"export: {error}", file=sys.stderr)
         return 2

@@ -7,7 +7,8 @@ student pays for its distance to the teacher is in ``models.losses``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,12 +41,58 @@ def gd_unit(
     w_edge (1, 4g): the student's half, then the teacher's; b_edge (1,); alpha flattens the softmax,
     which is taken in float32 or wider.
     """
+    return _edges(logits, reprs, w_logit, b_logit, w_repr, b_repr, w_edge, b_edge, alpha)
+
+
+def _edges(
+    logits: Tensor,
+    reprs: Tensor,
+    w_logit: Tensor,
+    b_logit: Tensor,
+    w_repr: Tensor,
+    b_repr: Tensor,
+    w_edge: Tensor,
+    b_edge: Tensor,
+    alpha: float,
+) -> Tensor:
     z = _vertices(logits, reprs, w_logit, b_logit, w_repr, b_repr)  # (3, B, 2g)
     half = z.shape[-1]
     as_student, as_teacher = z @ w_edge[0, :half], z @ w_edge[0, half:]  # (3, B) each
     score = as_student[list(STUDENTS)] + as_teacher[list(TEACHERS)] + b_edge  # (6, B)
     wide = torch.promote_types(score.dtype, torch.float32)
     return (score.to(wide) * alpha).softmax(dim=0).to(logits.dtype).t().contiguous()
+
+
+@gd_unit.register_kernel("cuda")
+def _on_gpu(
+    logits: Tensor,
+    reprs: Tensor,
+    w_logit: Tensor,
+    b_logit: Tensor,
+    w_repr: Tensor,
+    b_repr: Tensor,
+    w_edge: Tensor,
+    b_edge: Tensor,
+    alpha: float,
+) -> Tensor:
+    """The same on a GPU, in one launch where Triton is installed. Untested: no GPU was at hand."""
+    inputs = logits, reprs, w_logit, b_logit, w_repr, b_repr, w_edge, b_edge
+    launch = _fused()
+    if launch is None or logits.dtype == torch.float64:
+        return _edges(*inputs, alpha)
+    edges = logits.new_empty((logits.shape[1], len(_PAIRS)))
+    launch(*(one.contiguous() for one in inputs), edges, alpha)
+    return edges
+
+
+@cache
+def _fused() -> Callable[..., None] | None:
+    """What launches ``models.plugins.gd_unit_kernel``; None without Triton."""
+    try:
+        from models.plugins.gd_unit_kernel import launch
+    except ImportError:
+        return None
+    return launch
 
 
 def _vertices(

@@ -16,7 +16,7 @@ from models.dmd import DMD
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_plain_network_has_the_same_loss_and_gradient(seed: int) -> None:
     torch.manual_seed(seed)
-    config = bench.SHAPES["tiny"]
+    config = bench.PRESETS["tiny"]
     ours = DMD(config).eval()
     plain = PlainDMD(config).eval().copy_of(ours)
     features, labels = bench.windows(config, 6, "cpu")

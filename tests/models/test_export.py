@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models import export
+from models.attention import Dropouts, TransformerEncoder, past
 from models.checkpoint import save
 from models.dmd import DMD, DMDConfig, InputConfig
 from models.export import INPUTS, OUTPUTS, example_inputs
@@ -117,3 +118,15 @@ def test_the_function_body_alone_is_the_operator() -> None:
 def test_a_folder_without_a_network_is_status_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert export.main(["--network", str(tmp_path), "--out", str(tmp_path / "x.onnx")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("keys", [300, 340])
+def test_the_causal_mask_as_structure_gives_the_whole_masks_answer(keys: int) -> None:
+    torch.manual_seed(0)
+    encoder = TransformerEncoder(8, 2, 2, 340, Dropouts()).eval()
+    x, memory = torch.randn(2, 300, 8), torch.randn(2, keys, 8)  # more steps than two blocks
+    real = torch.arange(keys) >= torch.tensor([[0], [170]])  # (2, keys); one line begins with padding
+    whole = encoder(x, memory, real)  # with gradients: one whole mask
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x, memory, real), whole, atol=1e-5, rtol=0)
+    assert len(past(300, keys, real, x.device)) == 3
