@@ -39,9 +39,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from capture import assets, offline, subtitles
 from capture.features import audio, vision
-from capture.link import SourceError
 from capture.media import probe
 from capture.messages import Word
+from capture.trouble import SourceError
 from models.clip_index import INDEX, Clip, Index, Rows, TimedWord, rows_path, write_index
 from models.clip_table import SPLITS, Row, labels_of, read_table
 from models.data import DataError

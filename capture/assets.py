@@ -14,7 +14,7 @@ import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from capture.link import SourceError
+from capture.trouble import SourceError
 
 FACE_LANDMARKER = "face_landmarker.task"
 FACE_LANDMARKER_URL = (

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from capture import noise
-from capture.link import Link, Outlet, SourceError
+from capture.link import Link, Outlet
 from capture.track import Track, wait_until
+from capture.trouble import SourceError
 
 # Errors, not remarks; OpenCV hands the first to FFmpeg when it opens something.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "16")

@@ -28,6 +28,7 @@ from capture.bus import Sender
 from capture.clock import Clock, HostClock
 from capture.features.spec import StreamSpec
 from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Word, Words
+from capture.trouble import SourceError
 
 BEAT_S = 1.0
 RELEASE_S = 60.0  # from the last message to the end of the process, where nobody says that it was read
@@ -39,14 +40,6 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     clock: HostClock = HostClock()
     start_ns: int = 0
-
-
-class SourceError(Exception):
-    """A source that cannot be opened or read. ``reason`` is short and stable, the text is for a person."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 class Outlet(Protocol):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import av
 
-from capture.link import SourceError
 from capture.track import is_cover
+from capture.trouble import SourceError
 
 
 @dataclass(frozen=True, slots=True)

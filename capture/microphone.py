@@ -16,11 +16,12 @@ import av
 
 from capture.bus import Sender
 from capture.features.audio import SAMPLE_RATE_HZ, SHIFT_SAMPLES, SPEC
-from capture.link import Link, Outlet, SourceError, arguments, run
+from capture.link import Link, Outlet, arguments, run
 from capture.sample_clock import SETTLE, SampleClock
 from capture.sound import Int16, Resampler, Sound, duration_ns
 from capture.sound_device import Buffer, SoundDevice
 from capture.track import Track, wait_until
+from capture.trouble import SourceError
 
 JUMP_NS = 40_000_000  # a file's time stamps may be off by less; more is a hole in the sound
 NO_SOUND_S = 2.0

@@ -18,11 +18,11 @@ from capture.clock import Clock, HostClock
 from capture.features import audio, vision
 from capture.features.vision import FaceFeatures
 from capture.frames import RateCap, from_file
-from capture.link import SourceError
 from capture.messages import State
 from capture.microphone import read_file
 from capture.sound import Sound
 from capture.track import Track
+from capture.trouble import SourceError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 from capture import noise
 from capture.clock import Clock
 from capture.features.audio import SAMPLE_RATE_HZ
-from capture.link import SourceError
 from capture.sound import Int16
+from capture.trouble import SourceError
 
 BUFFER_S = 0.02
 WAITING_BUFFERS = 250  # 5 s; more than that and the newest is lost, and said to be

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from capture.link import SourceError
 from capture.messages import Word
+from capture.trouble import SourceError
 
 SUFFIXES = (".vtt", ".srt")  # in order of preference: only WebVTT can hold word times
 

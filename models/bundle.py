@@ -15,7 +15,7 @@ from typing import Any
 
 from capture.features import spec
 from models import text_encoder
-from models.checkpoint import save
+from models.checkpoint import round_to_half, save
 from models.data import Data
 from models.emotion import EmotionNetwork
 from models.export import export_onnx
@@ -42,7 +42,8 @@ def write(
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     (out / "bundle.json").unlink(missing_ok=True)  # half a bundle must not look like one
     spec.save(data.features, out / "features.json")
-    save(network.dmd, out, extra={"labels": list(data.labels), "trained": dict(how)})
+    round_to_half(network.dmd)
+    save(network.dmd, out, extra={"labels": list(data.labels), "trained": dict(how)}, half=True)
     export_onnx(network.dmd, out / "network.onnx")
     if network.encoder is not None:
         text_encoder.export(network.encoder, out / "text_encoder.onnx")

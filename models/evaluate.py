@@ -22,6 +22,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from capture.trouble import SourceError
 from models import baseline, metrics
 from models.composed import SENSE_OF, SUBSETS, Composer, Corpus, known, load
 from models.corpora import EMOTIONS, KINDS, READERS, Item, Kind, extract, fingerprint
@@ -229,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             corpora, said = read(folders, known(options.network), options.network, options.jobs)
         corpora = {sense: corpora[sense] for sense in SENSES.values() if sense in corpora}
         results = tables(served, corpora, baseline.load(options.network), options.windows, options.seed)
-    except DataError as error:
+    except (DataError, SourceError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -22,17 +22,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from capture.link import SourceError
 from capture.media import probe
+from capture.trouble import SourceError
+from runtime.bench_engine import BenchError, engine_shapes
 from runtime.stream import Emotion, Message, SessionEnd, subscribe
 
+SHAPES = ("mosi-unaligned", "mosi-aligned", "mosei-unaligned", "mosei-aligned", "tiny")
 ENDPOINT = "tcp://127.0.0.1:5597"
 PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-class BenchError(Exception):
-    """The application could not run; the message is what it said."""
 
 
 class Run:
@@ -241,7 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one = commands.add_parser("soak", help="--demo --loop: does anything grow?")
     one.add_argument("--minutes", type=float, default=10)
     one = commands.add_parser("engine", help="one window through the network")
-    one.add_argument("--windows", type=int, default=60)
+    one.add_argument("--windows", type=int, default=60, help="how many to measure (default: 60)")
+    one.add_argument("--shapes", choices=SHAPES, help="the authors' sizes, against PyTorch, instead")
+    one.add_argument("--threads", type=int, default=1, help="with --shapes, of the processor (default: 1)")
     one = commands.add_parser("features", help="the feature code by itself")
     one.add_argument("file", type=Path)
     commands.add_parser("size", help="what the live install puts on disk")
@@ -264,7 +264,10 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         case "soak":
             soak(console, options.minutes)
         case "engine":
-            engine(console, options.windows)
+            if options.shapes is None:
+                engine(console, options.windows)
+            else:
+                engine_shapes(console, options.shapes, options.threads, options.windows)
         case "size":
             size(console)
 

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from capture.features.spec import SpecMismatch
-from capture.link import SourceError
+from capture.trouble import SourceError
 from runtime import config
 from runtime import plan as plans
 from runtime.config import Config, ConfigError

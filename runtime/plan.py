@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capture import subtitles
-from capture.link import SourceError
 from capture.media import Media, probe
 from capture.messages import StreamName
+from capture.trouble import SourceError
 from runtime import engine as engines
 from runtime import network as networks
 from runtime.config import Config, ConfigError

@@ -41,7 +41,7 @@ def landmarker() -> Path:
     if given.is_file():
         return given
     from capture import assets
-    from capture.link import SourceError
+    from capture.trouble import SourceError
 
     try:
         return assets.face_landmarker()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from capture import assets
-from capture.link import SourceError
+from capture.trouble import SourceError
 
 Serve = Callable[..., str]
 

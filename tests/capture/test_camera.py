@@ -19,9 +19,10 @@ import pytest
 from capture.clock import HostClock
 from capture.features.vision import PRESENCE, SPEC
 from capture.frames import RateCap, from_file, open_camera
-from capture.link import Go, Link, SourceError
+from capture.link import Go, Link
 from capture.messages import Status
 from capture.track import Track
+from capture.trouble import SourceError
 
 Start = Callable[..., Any]
 

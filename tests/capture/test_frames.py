@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.frames import Frame, Newest, RateCap
-from capture.link import SourceError
+from capture.trouble import SourceError
 
 
 @given(

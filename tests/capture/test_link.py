@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
 import subprocess
@@ -18,13 +19,15 @@ from capture.bus import Receiver, ipc, private_folder
 from capture.clock import HostClock
 from capture.link import Go
 from capture.messages import FeatureBlock, Message, Status
+from capture.trouble import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 SENSE = """
 import sys, time
 import numpy as np
 from capture.features.spec import StreamSpec
-from capture.link import Link, SourceError, arguments, run
+from capture.link import Link, arguments, run
+from capture.trouble import SourceError
 
 parser = arguments("sense", "a sense for tests")
 parser.add_argument("mode")
@@ -243,3 +246,8 @@ def test_by_hand_it_begins_at_once_and_prints(session: Session) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "[4. 4.]" in done.stdout and "ended" in done.stdout
+
+
+def test_what_went_wrong_in_a_process_of_a_pool_is_still_told() -> None:
+    sent = pickle.loads(pickle.dumps(SourceError("missing", "no model here: run python -m capture.assets")))
+    assert (sent.reason, str(sent)) == ("missing", "no model here: run python -m capture.assets")

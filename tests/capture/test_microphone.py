@@ -24,11 +24,12 @@ import pytest
 from capture.bus import Receiver, ipc, private_folder
 from capture.clock import HostClock
 from capture.features.audio import AudioFeatures
-from capture.link import Go, SourceError
+from capture.link import Go
 from capture.messages import Pcm
 from capture.sound import Resampler
 from capture.sound_device import SoundDevice
 from capture.track import Track
+from capture.trouble import SourceError
 
 Start = Callable[..., Any]
 Int16 = npt.NDArray[np.int16]

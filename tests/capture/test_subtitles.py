@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture import subtitles
-from capture.link import SourceError
 from capture.messages import Word
+from capture.trouble import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 MS = 1_000_000

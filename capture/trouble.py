@@ -1,0 +1,14 @@
+"""Trouble: what goes wrong with a camera, a microphone, a file or a model, in words for a person."""
+
+from __future__ import annotations
+
+
+class SourceError(Exception):
+    """A source that cannot be opened or read. ``reason`` is short and stable, the text is for a person."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)  # both, so that it survives the way out of another process
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
