@@ -124,6 +124,8 @@ class Attention(nn.Module):
 
         seen: a bias that broadcasts to (B, heads, T_q, T_k), or what to compute of it; None: everything.
         """
+        if isinstance(seen, tuple):
+            return self._infer(query, memory, seen)
         width = query.shape[-1]
         if query is memory:
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
@@ -140,16 +142,33 @@ class Attention(nn.Module):
             q, k, v = (
                 x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v)
             )  # (B, heads, T, w/heads)
-            if isinstance(seen, tuple):
-                some = [
-                    attend(q[:, :, b.start : b.stop], k[:, :, : b.keys], v[:, :, : b.keys], b.bias, dropout)
-                    for b in seen
-                ]
-                found = torch.cat(some, dim=2)
-            else:
-                found = attend(q, k, v, seen, dropout)
-            mixed = found.transpose(1, 2).flatten(2)  # (B, T_q, w)
+            mixed = attend(q, k, v, seen, dropout).transpose(1, 2).flatten(2)  # (B, T_q, w)
         out: Tensor = self.out_proj(mixed)
+        return out
+
+    def _infer(self, query: Tensor, memory: Tensor, blocks: tuple[Block, ...]) -> Tensor:
+        """The same for inference, time last: a projection's rows are the heads as they lie, so that nothing
+        is moved, and the narrow product with the weights takes two thirds of the time."""
+        width = query.shape[-1]
+        size = width // self.heads
+
+        def project(i: int, x: Tensor, scale: float = 1.0) -> Tensor:
+            rows = slice(i * width, (i + 1) * width)
+            weight, bias = self.in_proj_weight[rows] * scale, self.in_proj_bias[rows] * scale
+            return (weight @ x.mT + bias[:, None]).view(-1, self.heads, size, x.shape[1])
+
+        q, k, v = (
+            project(0, query, size**-0.5),
+            project(1, memory),
+            project(2, memory),
+        )  # (B, heads, w/heads, T)
+        some = []
+        for block in blocks:
+            score = q[..., block.start : block.stop].mT @ k[..., : block.keys]  # (B, heads, rows, keys)
+            weights = (score if block.bias is None else score + block.bias).softmax(dim=-1)
+            some.append(v[..., : block.keys] @ weights.mT)  # (B, heads, w/heads, rows)
+        mixed = torch.cat(some, dim=-1).flatten(1, 2)  # (B, w, T_q)
+        out: Tensor = self.out_proj(mixed.mT)
         return out
 
 
@@ -177,8 +196,11 @@ class EncoderLayer(nn.Module):
             x, normed = x[:, -1:], normed[:, -1:]
         p = self.dropouts
         x = x + drop(self.self_attn(normed, source, seen), p.residual, self.training)
-        hidden = drop(F.relu(self.fc1(self.layer_norms[1](x))), p.relu, self.training)
-        return x + drop(self.fc2(hidden), p.residual, self.training)
+        normed = self.layer_norms[1](x).flatten(
+            0, 1
+        )  # (B * T_q, w): as a matrix, exports with its bias in one node
+        hidden = drop(F.relu(self.fc1(normed)), p.relu, self.training)
+        return x + drop(self.fc2(hidden).view(-1, *x.shape[1:]), p.residual, self.training)
 
 
 class TransformerEncoder(nn.Module):

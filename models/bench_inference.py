@@ -7,9 +7,8 @@ machine; every candidate computes the same function of the same weights, and say
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,17 @@ from models.export import INPUTS, example_inputs, export_onnx
 from models.gd_unit import gd_unit
 
 F32 = npt.NDArray[np.float32]
+Run = Callable[[], F32]  # computes the fused answer of the window that was made for all, (1, C)
+PLAIN, WHOLE, PRUNED = "PyTorch, written plainly", "PyTorch, whole graph", "PyTorch, pruned graph"
+FUSED, UNFUSED = "with the Triton GD-Unit", "without it"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One way of computing the fused answer of the window that was made for all."""
-
-    name: str
-    run: Callable[[], F32]  # (1, C)
+def names(device: str) -> tuple[str, ...]:
+    """What there is to time on a device (cpu or cuda): first what all others are measured against."""
+    ways = (
+        f"PyTorch, pruned, {how}, {unit}" for how in ("compiled", "CUDA graph") for unit in (FUSED, UNFUSED)
+    )
+    return (PLAIN, WHOLE, PRUNED, *(ways if device == "cuda" else ()))
 
 
 class Bench:
@@ -58,52 +60,54 @@ class Bench:
         export_onnx(self.model.cpu(), path)
         self.model.to(self.device)
 
-    def candidates(self) -> Sequence[Candidate]:
-        """The plain network first: what all others are measured against."""
-        plain = PlainDMD(self.model.config).to(self.device).copy_of(self.model).eval()
-        found = [
-            Candidate(
-                "PyTorch, written plainly, whole graph",
-                self._answer(lambda: plain(*self.inputs[:3])["output_logit"]),
-            ),
-            Candidate("PyTorch, whole graph", self._answer(lambda: self.model(*self.inputs).logits)),
-            Candidate("PyTorch, pruned graph", self._answer(self._infer)),
-        ]
-        if self.device == "cuda":
-            found += self._on_gpu()
-        return found
+    def runner(self, name: str) -> Run:
+        """One of ``names``, ready to run. Raises KeyError for another."""
+        if name == PLAIN:
+            plain = PlainDMD(self.model.config).to(self.device).copy_of(self.model).eval()
+            return _answer(lambda: plain(*self.inputs[:3])["output_logit"])
+        if name == WHOLE:
+            return _answer(lambda: self.model(*self.inputs).logits)
+        if name == PRUNED:
+            return _answer(self._infer)
+        if name not in names(self.device):
+            raise KeyError(name)
+        with nullcontext() if name.endswith(FUSED) else gd_unit.set_kernel_enabled("cuda", False):
+            return self._compiled() if ", compiled, " in name else self._captured()
 
     def _infer(self) -> Tensor:
         return self.model.infer(*self.inputs).logits
 
-    def _on_gpu(self) -> list[Candidate]:
-        """Compiled, and as a CUDA graph, with and without the fused GD-Unit. Untested: no GPU was at hand."""
-        found = []
-        for fused in (True, False):
-            title = "with" if fused else "without"
-            with nullcontext() if fused else gd_unit.set_kernel_enabled("cuda", False):
-                compiled = torch.compile(self._infer)
-                run = self._answer(compiled)
-                run()  # compiles while the kernel is as it is to be
-                found.append(Candidate(f"PyTorch, pruned, compiled, {title} the fused GD-Unit", run))
-                graph = torch.cuda.CUDAGraph()
-                self._answer(self._infer)()
-                with torch.no_grad(), torch.cuda.graph(graph):
-                    out = self._infer()
-
-                def replay(graph: torch.cuda.CUDAGraph = graph, out: Tensor = out) -> F32:
-                    graph.replay()
-                    return _numpy(out)
-
-                found.append(Candidate(f"PyTorch, pruned, CUDA graph, {title} the fused GD-Unit", replay))
-        return found
-
-    def _answer(self, compute: Callable[[], Tensor]) -> Callable[[], F32]:
-        def run() -> F32:
-            with torch.no_grad():
-                return _numpy(compute())
-
+    def _compiled(self) -> Run:
+        """Untested: no GPU was at hand."""
+        run = _answer(torch.compile(self._infer))
+        run()  # compiles now, while the kernel is as it is to be
         return run
+
+    def _captured(self) -> Run:
+        """As a CUDA graph. Untested: no GPU was at hand."""
+        _answer(self._infer)()
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(graph):
+            out = self._infer()
+
+        def replay() -> F32:
+            graph.replay()
+            return _numpy(out)
+
+        return replay
+
+
+def ready(shapes: str, threads: int, device: str, name: str) -> Run:
+    """A candidate from nothing, as a process of its own makes it: the same weights and window in all."""
+    return Bench(shapes, threads, device).runner(name)
+
+
+def _answer(compute: Callable[[], Tensor]) -> Run:
+    def run() -> F32:
+        with torch.no_grad():
+            return _numpy(compute())
+
+    return run
 
 
 def _numpy(x: Tensor) -> F32:

@@ -46,6 +46,15 @@ def test_a_film_in_real_time_gives_a_message_every_hop_with_face_and_voice(
         assert segments == pytest.approx(latency["total"], abs=0.01)
 
 
+def test_a_crying_face_is_called_sad_by_the_vision_head_in_most_windows(start: Start, shared: Path) -> None:
+    emotions = start("--input", shared / "media/face_and_speech.mp4", "--asr", "none", "--fast").run_to_end()
+    tops = []
+    for message in emotions:
+        logits = message["modalities"]["vision"]["logits"]
+        tops.append(message["emotions"]["labels"][logits.index(max(logits))])
+    assert len(tops) >= 20 and sum(top in ("sad", "fear") for top in tops) > len(tops) / 2
+
+
 def test_a_face_that_leaves_turns_vision_absent_and_the_stream_goes_on(start: Start, shared: Path) -> None:
     emotions = start("--input", shared / "media/face_then_no_face.mov", "--fast").run_to_end()
     seen = [message["modalities"]["vision"]["present"] for message in emotions]
