@@ -106,6 +106,11 @@ def parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="GD-Units as one kernel each (default where it can: tensorrt), or as ordinary layers",
     )
+    p.add_argument(
+        "--embed",
+        action="store_true",
+        help="that kernel into the engine, which then runs without Python, too (TensorRT 10.9 and later)",
+    )
     p.add_argument("--verify", action="store_true", help="compare with ONNX Runtime on recorded windows")
     p.add_argument("--max-batch", type=_batch, default=1, metavar="N", help="windows at once, at most (1)")
     p.add_argument(
@@ -165,11 +170,11 @@ def _recipe(options: argparse.Namespace, network: Network, console: Console) -> 
             usable.append(backend)
         except EngineError as error:
             _say(console, f"{backend}: {error}")
-    asked = {"plugin": options.plugin, "max_batch": options.max_batch}
+    asked = {"plugin": options.plugin, "max_batch": options.max_batch, "embed": options.embed}
     if options.backend != "auto":
         return compiler.check(network, options.backend, options.precision, **asked)
     for backend in usable:
-        if options.plugin and backend != "tensorrt":
+        if (options.plugin or options.embed) and backend != "tensorrt":
             continue
         try:
             recipe = compiler.check(network, backend, options.precision, **asked)

@@ -20,8 +20,9 @@ import onnxruntime
 import pytest
 
 from runtime import network as networks
-from runtime.engines import artefact
+from runtime.engines import artefact, compiler
 from runtime.engines.artefact import Manifest
+from runtime.engines.libraries import Library
 
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "build/compile_trt.py"
@@ -257,12 +258,26 @@ def test_the_parser_makes_our_plugin_of_the_node_that_the_compiler_writes(precis
     assert "Successfully created plugin: GDUnit" in told
 
 
+def test_an_embedded_plugin_is_asked_for_by_the_attributes_of_its_form() -> None:
+    import onnx
+
+    recipe = compiler.Recipe(networks.load(), Library("tensorrt", "10.13.3"), "fp16", True, None, embed=True)
+    graph = onnx.load_model_from_string(compiler.converted(recipe, plugin=True))
+    nodes = [node for node in graph.graph.node if node.op_type == "GDUnit"]
+    assert len(nodes) == 2 and not graph.functions
+    for node in nodes:
+        told = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert (told["plugin_namespace"], told["aot"]) == (b"dmd_aot", 1) and "alpha" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
         (("--backend", "tensorrt"), 3, "tensorrt is not installed: it comes with JetPack"),
         (("--plugin",), 3, "no library here can build what was asked for"),
         ((*RTX, "--plugin"), 2, "tensorrt_rtx has no plugin layers"),
+        ((*RTX, "--embed"), 2, "--embed puts the plugin's kernel into an engine of tensorrt"),
+        (("--embed",), 3, "no library here can build what was asked for"),
         (("--network", "/nowhere"), 2, "/nowhere is no folder: --network takes a folder"),
         (("--backend", "onnxruntime", "--out", "/proc/engine"), 2, "/proc/"),
         (("--inspect", "/nowhere"), 2, "/nowhere: No such file or directory"),

@@ -52,6 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     features: str  # hash of its FeatureSpec
     max_batch: int
     plugin: bool  # GD-Units run in our kernel; False: as the layers of their function body
+    embedded: bool = False  # that kernel lies in the engine: nothing has to be registered to read it
     plugins: tuple[str, ...]  # the names of the plugin layers
     layers: dict[str, int]  # how many of which type the library was given
     engine_layers: tuple[str, ...]  # what it made of them; empty: to be seen only on a GPU

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import onnxruntime as ort
 
+from models.plugins import gd_unit_aot
 from runtime.engine import EngineAbsent, EngineError
 from runtime.engines import artefact, trt_build, worker
 from runtime.engines.artefact import ENGINE, GPU_OF_NONE, MANIFEST, Backend, Manifest, Precision, Wanted
@@ -48,6 +49,7 @@ class Recipe:
     plugin: bool  # the GD-Units as our kernel's plugin layers, not as their function body
     device: Device | None  # the GPU that it is built on and for; None: there is none
     max_batch: int = 1
+    embed: bool = False  # that kernel lies in the engine, and no plugin is registered where it runs
 
     @property
     def backend(self) -> Backend:
@@ -80,10 +82,12 @@ def check(
     *,
     plugin: bool | None = None,
     max_batch: int = 1,
+    embed: bool = False,
 ) -> Recipe:
     """A recipe that this machine can build.
 
     precision: None: fp16 on a GPU, fp32 in ONNX Runtime. plugin: None: where the library has plugins.
+    embed: the plugin's ahead-of-time form, which TensorRT has from 10.9 on.
 
     Raises:
         MissingLibrary, WrongVersion, EngineAbsent, WrongGPU: what this machine lacks.
@@ -92,6 +96,12 @@ def check(
     found = library(backend)
     if plugin and backend != "tensorrt":
         raise Impossible(f"{backend} has no plugin layers: leave --plugin out, it takes the GD-Unit's body")
+    if embed and (backend != "tensorrt" or plugin is False):
+        raise Impossible(
+            "--embed puts the plugin's kernel into an engine of tensorrt: choose that, with --plugin"
+        )
+    if embed and found.number < gd_unit_aot.SINCE:
+        raise Impossible(f"tensorrt {found.version} embeds no kernel, 10.9 and later do: leave --embed out")
     gpu, why = (None, "") if backend == "onnxruntime" else gpu_or_none()
     if backend == "tensorrt" and gpu is None:
         raise EngineAbsent(f"tensorrt {found.version} builds only on the GPU that it builds for: {why}")
@@ -106,6 +116,7 @@ def check(
         backend == "tensorrt" if plugin is None else plugin,
         gpu,
         max_batch,
+        embed,
     )
 
 
@@ -154,7 +165,7 @@ def converted(recipe: Recipe, *, plugin: bool) -> bytes:
 
             proto = to_precision(proto, recipe.precision)
         if plugin:
-            _as_plugins(onnx, proto)
+            _as_plugins(onnx, proto, recipe.embed)
         else:
             proto = inliner.inline_local_functions(proto)
         return bytes(proto.SerializeToString())
@@ -166,13 +177,15 @@ def converted(recipe: Recipe, *, plugin: bool) -> bytes:
         ) from error
 
 
-def _as_plugins(onnx: Any, proto: Any) -> None:
+def _as_plugins(onnx: Any, proto: Any, embed: bool) -> None:
     """Take the function's body away, so that the parser asks the plugin registry for its nodes."""
     bodies = {(function.domain, function.name) for function in proto.functions}
     for node in proto.graph.node:
         if (node.domain, node.op_type) in bodies:
-            node.attribute.append(onnx.helper.make_attribute("plugin_version", "1"))
-            node.attribute.append(onnx.helper.make_attribute("plugin_namespace", node.domain))
+            asked = {"plugin_version": "1", "plugin_namespace": node.domain}
+            if embed:
+                asked = {"plugin_namespace": gd_unit_aot.NAMESPACE, "aot": 1}
+            node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in asked.items())
     del proto.functions[:]
 
 
@@ -187,6 +200,7 @@ def _build(recipe: Recipe, phases: Listener) -> Built:
         device=recipe.device,
         max_batch=recipe.max_batch,
         plugin=recipe.plugin,
+        embed=recipe.embed,
         exact=recipe.precision == "fp32",
         timing=_timing_cache(recipe),
     )
@@ -245,6 +259,7 @@ def _manifest(recipe: Recipe, wanted: Wanted, built: Built, engine: Path, second
         features=wanted.features,
         max_batch=recipe.max_batch,
         plugin=recipe.plugin,
+        embedded=recipe.embed,
         plugins=built.plugins,
         layers=built.layers,
         engine_layers=built.engine_layers,

@@ -40,6 +40,11 @@ class Library:
     version: str
 
     @property
+    def number(self) -> tuple[int, ...]:
+        """Major and minor."""
+        return tuple(int(n) for n in re.findall(r"\d+", self.version)[:2])
+
+    @property
     def module(self) -> Any:
         return importlib.import_module(self.backend)
 
@@ -64,7 +69,7 @@ def library(backend: Backend) -> Library:
 
 def check_version(backend: Backend, version: str) -> None:
     """Raises WrongVersion for a version that this was not written for."""
-    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    numbers = Library(backend, version).number
     oldest = OLDEST[backend]
     if numbers < oldest:
         raise WrongVersion(

@@ -158,7 +158,7 @@ class Runner:
         self._library, self._trt = library, library.module
         self._manifest, self._folder = manifest, folder
         self._logger = self._trt.Logger(self._trt.Logger.ERROR)
-        if manifest.plugin:
+        if manifest.plugin and not manifest.embedded:
             from models.plugins import gd_unit_plugin
 
             gd_unit_plugin.register(self._trt)  # before the engine is read: it holds the plugin's fields

@@ -58,20 +58,22 @@ def build(
     device: Device | None,
     max_batch: int,
     plugin: bool,
+    embed: bool,
     exact: bool,
     timing: Path | None,
 ) -> Built:
     """Build a strongly typed engine for batches of 1 to ``max_batch``.
 
-    exact: fp32 means fp32, no TF32. timing: the file of the timing cache, None for a library without.
+    embed: the plugin's kernel into the engine. exact: fp32 means fp32, no TF32. timing: the file of the
+    timing cache, None for a library without.
     Raises BuildError, NoMemory.
     """
     trt = library.module
     logger, errors = _logger(trt)
     if plugin:
-        from models.plugins import gd_unit_plugin
+        from models.plugins import gd_unit_aot, gd_unit_plugin
 
-        gd_unit_plugin.register(trt)
+        (gd_unit_aot if embed else gd_unit_plugin).register(trt)
     builder = trt.Builder(logger)
     if builder is None:
         raise _error(library, errors, "it makes no builder")
