@@ -130,3 +130,42 @@ def test_the_causal_mask_as_structure_gives_the_whole_masks_answer(keys: int) ->
     with torch.no_grad():
         torch.testing.assert_close(encoder(x, memory, real), whole, atol=1e-5, rtol=0)
     assert len(past(300, keys, real, x.device)) == 3
+
+
+def test_the_bundled_preset_is_the_bundled_graph_in_any_precision(tmp_path: Path) -> None:
+    shipped = export.PRETRAINED / "network.onnx"
+    made = {}
+    for precision in ("fp32", "fp16"):
+        made[precision] = tmp_path / f"{precision}.onnx"
+        arguments = ["--preset", "bundled", "--precision", precision, "--out", str(made[precision])]
+        assert export.main(arguments) == 0
+    torch.manual_seed(0)
+    session = ort.InferenceSession(shipped, providers=["CPUExecutionProvider"])
+    feed = {
+        i.name: np.random.default_rng(0).normal(size=(2, *i.shape[1:])).astype(np.float32)
+        if not i.name.endswith("_mask")
+        else np.ones((2, *i.shape[1:]), np.float32)
+        for i in session.get_inputs()
+    }
+    expected = session.run(["logits"], feed)[0]
+    for precision, allowed in (("fp32", 1e-4), ("fp16", 0.1)):
+        other = ort.InferenceSession(made[precision], providers=["CPUExecutionProvider"])
+        assert np.abs(other.run(["logits"], feed)[0] - expected).max() < allowed
+    assert made["fp16"].stat().st_size < 0.6 * made["fp32"].stat().st_size
+
+
+def test_a_preset_that_is_not_one_is_refused_with_those_that_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--preset", "mosi", "--out", str(tmp_path / "x.onnx")])
+    assert "mosi-unaligned" in capsys.readouterr().err
+
+
+def test_the_pruned_graph_answers_as_the_whole_network_does() -> None:
+    torch.manual_seed(0)
+    model = DMD(export.PRESETS["tiny"]).eval()
+    inputs = example_inputs(model, 2)
+    with torch.no_grad():
+        pruned = model.infer(*inputs).logits
+    torch.testing.assert_close(pruned, model(*inputs).logits, atol=1e-5, rtol=0)
