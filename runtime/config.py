@@ -68,8 +68,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError("fast needs a file: add --input FILE or --replay FILE")
         if self.loop and not self.demo:
             raise ConfigError("loop belongs to the demo: add --demo")
-        if self.record and (self.replay or self.demo):
-            raise ConfigError("record needs a live source: a replay is recorded already")
+        if self.record and self.demo:
+            raise ConfigError("record has nothing to keep of the demo: it is a recording already")
 
 
 def load(toml: Path | None, overrides: dict[str, Any]) -> Config:

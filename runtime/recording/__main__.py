@@ -1,40 +1,132 @@
-"""``python -m runtime.recording info FILE``: look into a recording."""
+"""``python -m runtime.recording info|repair|export|rescore FILE``: what can be done with a recording."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
+from runtime.recording.export import FORMATS, export
 from runtime.recording.info import summarise, tables
 from runtime.recording.layout import RecordingError
 from runtime.recording.read import Recording
+from runtime.recording.repair import repair
+
+EPILOG = """\
+What is inside:          python -m runtime.recording info session.mcap
+One that broke off:      python -m runtime.recording repair session.mcap
+For statistics:          python -m runtime.recording export session.mcap --to csv
+For LSL's tools, MNE:    python -m runtime.recording export session.mcap --to xdf
+Through another network: python -m runtime.recording rescore session.mcap --network DIR --out again.mcap
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    whole = argparse.ArgumentParser(
+        prog="python -m runtime.recording",
+        description="Look into a recording, mend it, turn it into tables, put it through another network.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = whole.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("info", help="streams, rates, faces, words, losses, configuration")
+    one.add_argument("file", type=Path, help="a recording (.mcap)")
+    one.add_argument("--json", action="store_true", help="for programs")
+    one = commands.add_parser("repair", help="a whole recording from one that broke off or was damaged")
+    one.add_argument("file", type=Path, help="a recording (.mcap); it stays as it is")
+    one.add_argument("--out", type=Path, metavar="FILE", help="default: FILE.repaired.mcap")
+    one = commands.add_parser("export", help="tables: windows, words, feature vectors")
+    one.add_argument("file", type=Path, help="a recording (.mcap)")
+    one.add_argument("--to", choices=FORMATS, default="csv", help="default: csv")
+    one.add_argument("--out", type=Path, help="a new folder, or for xdf a new file (default: beside FILE)")
+    one = commands.add_parser("rescore", help="its features through another network or engine")
+    one.add_argument("file", type=Path, help="a recording (.mcap)")
+    one.add_argument("--network", metavar="DIR", help="a trained network (default: the bundled one)")
+    one.add_argument("--engine", metavar="NAME", help="what runs it (see runtime.live --help)")
+    one.add_argument("--out", type=Path, metavar="FILE", required=True, help="the new recording")
+    return whole
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0, 1 when the recording is not whole, 2 when it cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.recording", description="Look into a recording.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    info = commands.add_parser("info", help="streams, rates, faces, words, losses, configuration")
-    info.add_argument("file", help="a recording (.mcap)")
-    info.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args(arguments)
+    """Exit status: 0; of info 1 when the recording is not whole; 2 for what cannot be read or written."""
+    options = parser().parse_args(arguments)
     try:
-        summary = summarise(Recording.open(options.file))
+        match options.command:
+            case "info":
+                return _info(options.file, options.json)
+            case "repair":
+                return _repair(options.file, options.out or options.file.with_suffix(".repaired.mcap"))
+            case "export":
+                return _export(options)
+            case _:
+                return _rescore(options)
     except RecordingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if options.json:
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _info(file: Path, json: bool) -> int:
+    summary = summarise(Recording.open(file))
+    if json:
         print(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
     else:
         console = Console()
         for table in tables(summary):
             console.print(table)
-    for warning in summary.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    _warn(summary.warnings)
     return 0 if summary.complete else 1
+
+
+def _repair(file: Path, out: Path) -> int:
+    done = repair(file, out)
+    if not done.kept:
+        print(f"{file} is whole: nothing to do")
+        return 0
+    lost = [
+        f"{number} {what}"
+        for number, what in ((done.damaged, "damaged stretches"), (done.corrupt, "corrupt messages"))
+        if number
+    ]
+    lost += ["what came after the end"] if done.broke_off else []
+    print(f"{out}: {done.kept} messages, {done.seconds:.1f} s; lost: {', '.join(lost) or 'the end record'}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    recording = Recording.open(options.file)
+    suffix = ".xdf" if options.to == "xdf" else f".{options.to}.d"
+    with Console(stderr=True).status(f"exporting {options.file}"):
+        written = export(recording, options.to, options.out or options.file.with_suffix(suffix))
+    for path in written:
+        print(path)
+    _warn(recording.warnings)
+    return 0
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    """A replay at full speed that nobody else hears, recorded."""
+    from runtime import live
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["--replay", str(options.file), "--fast", "--record", str(options.out)]
+        command += ["--endpoint", f"ipc://{folder}/stream"]
+        for name in ("network", "engine"):
+            if (value := getattr(options, name)) is not None:
+                command += [f"--{name}", value]
+        return live.main(command)
+
+
+def _warn(lines: list[str]) -> None:
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

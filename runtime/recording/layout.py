@@ -72,6 +72,17 @@ class Arrival:
     message: Message
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A message as the file holds it, whatever is inside; times as MCAP has them."""
+
+    topic: str
+    log_ns: int
+    publish_ns: int
+    sequence: int
+    data: bytes
+
+
 def unsigned_ns(t_ns: int) -> int:
     """A time as MCAP can hold it: before zero is zero."""
     return min(max(t_ns, 0), LARGEST_NS)

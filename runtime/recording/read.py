@@ -29,6 +29,7 @@ from runtime.recording.layout import (
     TOPICS,
     Arrival,
     Header,
+    Raw,
     RecordingError,
 )
 
@@ -121,27 +122,28 @@ class Recording:
     def arrivals(self) -> Iterator[Arrival]:
         """The messages of the capture processes, in the order of arrival."""
         found = self.missing = 0
-        for t_ns, topic, data in self._messages():
-            if topic not in _STREAMS:
+        for raw in self.raw():
+            if raw.topic not in _STREAMS:
                 continue
             found += 1
             try:
-                message = decode(unpack(data))
-                if message.stamp.stream != _STREAMS[topic]:
-                    raise CorruptMessage(f"a message of {message.stamp.stream} on the channel {topic}")
+                message = decode(unpack(raw.data))
+                if message.stamp.stream != _STREAMS[raw.topic]:
+                    raise CorruptMessage(f"a message of {message.stamp.stream} on the channel {raw.topic}")
             except CorruptMessage as error:
                 self.corrupt += 1
                 self.last_error = str(error)
                 continue
-            yield Arrival(t_ns, message)
+            yield Arrival(raw.log_ns, message)
         if self._recorded is not None:
             self.missing = max(0, self._recorded - found)
 
     def emotions(self) -> Iterator[tuple[int, bytes]]:
         """The published emotion messages: when (session clock, ns) and the JSON exactly as it was."""
-        return ((t_ns, data) for t_ns, topic, data in self._messages() if topic == EMOTION_TOPIC)
+        return ((raw.log_ns, raw.data) for raw in self.raw() if raw.topic == EMOTION_TOPIC)
 
-    def _messages(self) -> Iterator[tuple[int, str, bytes]]:
+    def raw(self) -> Iterator[Raw]:
+        """Every message as it stands in the file; stretches that fail their checksum are left out."""
         self.corrupt = self.damaged_chunks = 0
         topics = dict(enumerate(TOPICS, start=1))
         with self.path.open("rb") as file:
@@ -161,7 +163,8 @@ class Recording:
                     if isinstance(record, Channel):
                         topics[record.id] = record.topic
                     elif isinstance(record, McapMessage):
-                        yield record.log_time, topics.get(record.channel_id, ""), record.data
+                        topic = topics.get(record.channel_id, "")
+                        yield Raw(topic, record.log_time, record.publish_time, record.sequence, record.data)
 
 
 def _scan(path: Path, file: BinaryIO) -> Recording:

@@ -26,12 +26,14 @@ from runtime.recording.layout import (
     FORMAT,
     SESSION_RECORD,
     Header,
+    Raw,
     RecordingError,
     unsigned_ns,
 )
 
 FLUSH_S = 0.5  # with the writing itself, well inside the second that a crash may cost
 CHUNK_BYTES = 256 << 10
+_NAMES = {topic: stream for stream, topic in CAPTURE_TOPICS.items()} | {EMOTION_TOPIC: "emotion"}
 
 
 class Recorder:
@@ -86,6 +88,10 @@ class Recorder:
     def add_emotion(self, data: bytes, t_publish_ns: int, seq: int = 0) -> None:
         """Write an emotion message, the JSON exactly as it was published at ``t_publish_ns``."""
         self._add("emotion", data, t_publish_ns, t_publish_ns, seq)
+
+    def copy(self, raw: Raw) -> None:
+        """Write a message as it stands in another recording. Raises KeyError for a foreign topic."""
+        self._add(_NAMES[raw.topic], raw.data, raw.log_ns, raw.publish_ns, raw.sequence)
 
     def flush(self) -> None:
         """Hand everything so far to the operating system; it then survives the end of this process."""

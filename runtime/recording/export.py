@@ -1,0 +1,228 @@
+"""Export: a recording as tables for statistics: CSV or Parquet files, or one XDF file for LSL's tools.
+
+``emotions``: a row for each published window; ``words``: a row for each committed word; ``audio``,
+``vision``: a row for each feature vector. Times are seconds on the session's capture clock, which all
+tables share; ``wall`` is the window's end as a date.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+
+from capture.features import audio, vision
+from capture.features.spec import StreamSpec
+from capture.messages import FeatureBlock, Words
+from runtime.recording.layout import RecordingError
+from runtime.recording.read import Recording
+from runtime.recording.xdf import XdfStream, write_xdf
+from runtime.stream import Emotion, MalformedMessage, decode
+
+Format = Literal["csv", "parquet", "xdf"]
+FORMATS: tuple[Format, ...] = ("csv", "parquet", "xdf")
+SENSES = ("text", "audio", "vision")
+KNOWN = {spec.hash: spec for spec in (audio.SPEC, vision.SPEC)}
+
+
+@dataclass
+class Table:
+    """Columns of one length; a value that does not apply is None."""
+
+    name: str
+    times_s: list[float] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, time_s: float, row: dict[str, Any]) -> None:
+        """Append a row; a column that is new or missing is None in the other rows."""
+        if row.keys() - self.columns.keys():
+            order = list(self.columns)
+            at = 0
+            for name in row:  # a new one stands where the row has it
+                if name not in self.columns:
+                    order.insert(at, name)
+                at = order.index(name) + 1
+            empty = [None] * len(self.times_s)
+            self.columns = {name: self.columns.get(name) or list(empty) for name in order}
+        self.times_s.append(time_s)
+        for name, values in self.columns.items():
+            values.append(row.get(name))
+
+
+def export(recording: Recording, to: Format, out: Path) -> list[Path]:
+    """Write the tables to the folder ``out``, or to the file ``out`` for XDF: all or nothing.
+
+    Returns the files. Raises RecordingError where ``out`` exists or cannot be written, or where a library
+    is missing.
+    """
+    if out.exists():
+        raise RecordingError(f"{out} exists already: nothing is overwritten; choose another --out")
+    write = _parquet() if to == "parquet" else _csv
+    tables = list(read_tables(recording))
+    try:
+        with _staged(out) as half:
+            if to == "xdf":
+                write_xdf(half, [_stream(recording, table) for table in tables])
+                return [out]
+            half.mkdir()
+            for table in tables:
+                write(half / f"{table.name}.{to}", table)
+    except OSError as error:
+        raise RecordingError(f"{out}: cannot be written ({error.strerror}): choose another --out") from error
+    return [out / f"{table.name}.{to}" for table in tables]
+
+
+def read_tables(recording: Recording) -> Iterator[Table]:
+    """The tables that have rows: emotions first."""
+    emotions = Table("emotions")
+    for _, payload in recording.emotions():
+        try:
+            message = decode(payload)
+        except MalformedMessage:
+            continue
+        if isinstance(message, Emotion):
+            emotions.add(message.time.end_ns / 1e9, _window(message))
+    words = Table("words")
+    features = {name: Table(name) for name in ("audio", "vision")}
+    for arrival in recording:
+        match arrival.message:
+            case Words(words=heard):
+                for word in heard:
+                    if word.committed:
+                        row = {"end_s": word.end_ns / 1e9, "word": word.text, "probability": word.probability}
+                        words.add(word.start_ns / 1e9, row)
+            case FeatureBlock(stamp=stamp, times_ns=times_ns, values=values) if stamp.stream in features:
+                _add_block(features[stamp.stream], _names(recording, stamp.stream, values), times_ns, values)
+            case _:
+                pass
+    yield from (table for table in (emotions, words, *features.values()) if table.times_s)
+
+
+def _window(message: Emotion) -> dict[str, Any]:
+    """A published window as one flat row, in the order of the columns."""
+    row: dict[str, Any] = {
+        "start_s": message.time.start_ns / 1e9,
+        "wall": message.time.wall,
+        "seq": message.seq,
+        "revises": message.revises,
+        "final": message.final,
+        "state": message.state,
+    }
+    labels: Sequence[str] = ()
+    if message.emotions is not UNSET:
+        labels = message.emotions.labels
+        row["top"] = message.emotions.top
+        row |= {f"p_{label}": p for label, p in zip(labels, message.emotions.scores, strict=True)}
+    if message.sentiment is not UNSET:
+        row["sentiment"] = message.sentiment.value
+    for sense in SENSES:
+        one = getattr(message.modalities, sense)
+        row |= {f"{sense}_present": one.present, f"{sense}_coverage": one.coverage}
+        row |= {f"{sense}_{name}": _or_none(getattr(one, name)) for name in ("lag_ms", "reason")}
+        if one.logits is not UNSET:
+            names = labels if len(labels) == len(one.logits) else [str(i) for i in range(len(one.logits))]
+            row |= {f"{sense}_logit_{label}": x for label, x in zip(names, one.logits, strict=True)}
+    if message.distillation is not UNSET:
+        for space in ("homo", "hetero"):
+            strengths = getattr(message.distillation, space)
+            row |= {f"{space}_{e}": x for e, x in zip(message.distillation.order, strengths, strict=True)}
+    latency = message.latency_ms
+    for segment in ("capture", "features", "window", "infer", "publish", "total"):
+        row[f"latency_{segment}_ms"] = _or_none(getattr(latency, segment))
+    row |= {f"dropped_{name}": getattr(message.dropped, name) for name in (*SENSES, "windows")}
+    return row
+
+
+def _or_none(value: Any) -> Any:
+    return None if value is UNSET else value
+
+
+def _names(recording: Recording, stream: str, values: npt.NDArray[np.float32]) -> Sequence[str]:
+    """The columns' names, by the spec in the session's header or by its hash; else numbers."""
+    spec = recording.header.streams.get(stream)  # type: ignore[call-overload]
+    spec = KNOWN.get(spec) if isinstance(spec, str) else spec
+    if isinstance(spec, StreamSpec) and spec.dim == values.shape[1]:
+        return spec.names
+    return [f"{stream}_{i}" for i in range(values.shape[1])]
+
+
+def _add_block(
+    table: Table, names: Sequence[str], times_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float32]
+) -> None:
+    for t_ns, vector in zip(times_ns.tolist(), values.tolist(), strict=True):
+        table.add(t_ns / 1e9, dict(zip(names, vector, strict=True)))
+
+
+def _csv(path: Path, table: Table) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["time_s", *table.columns])
+        writer.writerows(zip(table.times_s, *table.columns.values(), strict=True))
+
+
+def _parquet() -> Callable[[Path, Table], None]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise RecordingError("Parquet needs pyarrow: pip install 'emotion-edge[export]'") from error
+
+    def write(path: Path, table: Table) -> None:
+        parquet.write_table(pyarrow.table({"time_s": table.times_s, **table.columns}), path)
+
+    return write
+
+
+def _stream(recording: Recording, table: Table) -> XdfStream:
+    """A table as an XDF stream, which has one type: words as text, of all others the columns of numbers."""
+    rate = {"audio": audio.SPEC.rate_hz, "vision": vision.SPEC.rate_hz}.get(table.name, 0.0)
+    if table.name == "words":
+        return XdfStream(
+            table.name, "Markers", ("word",), table.times_s, [table.columns["word"]], session=_id(recording)
+        )
+    numbers = {
+        name: [np.nan if value is None else float(value) for value in values]
+        for name, values in table.columns.items()
+        if all(value is None or isinstance(value, bool | int | float) for value in values)
+    }
+    kind = "Emotion" if table.name == "emotions" else "Features"
+    return XdfStream(
+        table.name,
+        kind,
+        tuple(numbers),
+        table.times_s,
+        list(numbers.values()),
+        rate_hz=rate,
+        session=_id(recording),
+    )
+
+
+def _id(recording: Recording) -> str:
+    return recording.header.session
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A place beside ``out`` that becomes it at the end, or vanishes."""
+    half = out.with_name(f".{out.name}.half")
+    _remove(half)  # of an export that was killed
+    try:
+        yield half
+        half.replace(out)
+    finally:
+        _remove(half)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

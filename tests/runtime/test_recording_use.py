@@ -1,0 +1,181 @@
+"""What can be done with a recording: mended, turned into tables, put through another network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pyxdf
+from pyarrow import parquet
+
+from runtime.recording import Recording
+from runtime.recording.__main__ import main
+from runtime.recording.info import summarise
+from runtime.stream import Emotion, decode
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "runtime/demo/face_and_speech.mcap"
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    return Path(shutil.copy(DEMO, tmp_path / "session.mcap"))
+
+
+def emotions(path: Path) -> list[Emotion]:
+    found = [decode(payload) for _, payload in Recording.open(path).emotions()]
+    return [message for message in found if isinstance(message, Emotion)]
+
+
+# --- mended
+
+
+def test_one_that_broke_off_becomes_whole_and_stays_as_it_was(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = whole.read_bytes()[: whole.stat().st_size // 2]
+    whole.write_bytes(content)
+    broken = summarise(Recording.open(whole))
+    assert main(["repair", str(whole)]) == 0
+    told = capsys.readouterr().out
+    mended = tmp_path / "session.repaired.mcap"
+    info = summarise(Recording.open(mended))
+    assert info.complete and info.end is not None and info.end["repaired"]["broke_off"] is True
+    assert info.emotions == broken.emotions > 5 and info.words == broken.words
+    assert {n: s.samples for n, s in info.streams.items()} == {
+        n: s.samples for n, s in broken.streams.items()
+    }
+    assert whole.read_bytes() == content and "lost: what came after the end" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == [whole.name, mended.name]
+
+
+def test_a_damaged_stretch_is_left_out_and_named(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(whole.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    whole.write_bytes(content)
+    assert main(["repair", str(whole), "--out", str(tmp_path / "mended.mcap")]) == 0
+    assert "lost: 1 damaged stretches" in capsys.readouterr().out
+    before, after = Recording.open(whole), Recording.open(tmp_path / "mended.mcap")
+    assert [a.t_arrival_ns for a in before] == [a.t_arrival_ns for a in after]
+    assert before.damaged_chunks == 1 and not after.warnings
+
+
+def test_a_whole_one_is_left_alone(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["repair", str(whole)]) == 0
+    assert "is whole: nothing to do" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_nothing_is_overwritten(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "mine.mcap"
+    mine.write_text("thesis")
+    whole.write_bytes(whole.read_bytes()[:100_000])
+    for command in (["repair", str(whole)], ["export", str(whole), "--to", "xdf"]):
+        assert main([*command, "--out", str(mine)]) == 2
+        told = capsys.readouterr().err
+        assert "mine.mcap exists already" in told and told.count("\n") == 1
+    assert mine.read_text() == "thesis"
+
+
+# --- tables
+
+
+def test_csv_has_a_row_for_each_window_word_and_vector(whole: Path, tmp_path: Path) -> None:
+    assert main(["export", str(whole), "--out", str(tmp_path / "t")]) == 0
+    tables = {}
+    for path in (tmp_path / "t").iterdir():
+        with path.open(newline="") as file:
+            tables[path.stem] = list(csv.DictReader(file))
+    published, info = emotions(whole), summarise(Recording.open(whole))
+    assert [float(row["time_s"]) for row in tables["emotions"]] == [m.time.end_ns / 1e9 for m in published]
+    for row, message in zip(tables["emotions"], published, strict=True):
+        assert not isinstance(message.emotions, type(None)) and row["top"] == message.emotions.top  # type: ignore[union-attr]
+        shares = [float(value) for name, value in row.items() if name.startswith("p_")]
+        assert len(shares) == 7 and math.isclose(sum(shares), 1, abs_tol=1e-3)
+        edges = [float(value) for name, value in row.items() if name.startswith("hetero_")]
+        assert len(edges) == 6 and math.isclose(sum(edges), 1, abs_tol=1e-3)
+    assert " ".join(row["word"] for row in tables["words"]).startswith("And so my fellow Americans")
+    assert len(tables["words"]) == info.words
+    assert len(tables["vision"]) == info.streams["vision"].samples
+    assert {"jawOpen", "presence"} <= tables["vision"][0].keys() and len(tables["audio"][0]) == 1 + 42
+
+
+def test_columns_stand_in_the_same_order_whatever_is_missing_in_the_first_window(
+    whole: Path, tmp_path: Path
+) -> None:
+    assert main(["export", str(whole), "--out", str(tmp_path / "t")]) == 0
+    names = (tmp_path / "t/emotions.csv").read_text().split("\n", 1)[0].split(",")
+    assert names[:3] == ["time_s", "start_s", "wall"]
+    text, audio = names.index("text_logit_sad"), names.index("audio_logit_sad")
+    assert text < names.index("audio_present") < audio < names.index("vision_present")
+
+
+def test_parquet_holds_what_csv_holds(whole: Path, tmp_path: Path) -> None:
+    assert main(["export", str(whole), "--to", "parquet", "--out", str(tmp_path / "t")]) == 0
+    table = parquet.read_table(tmp_path / "t/emotions.parquet").to_pydict()
+    assert table["top"] == [m.emotions.top for m in emotions(whole) if hasattr(m.emotions, "top")]
+    assert None in table["text_logit_sad"]  # no words yet in the first window: absent, not zero
+
+
+def test_other_tools_read_the_xdf(whole: Path, tmp_path: Path) -> None:
+    assert main(["export", str(whole), "--to", "xdf", "--out", str(tmp_path / "s.xdf")]) == 0
+    streams, _ = pyxdf.load_xdf(tmp_path / "s.xdf", synchronize_clocks=False, dejitter_timestamps=False)
+    by_name = {stream["info"]["name"][0]: stream for stream in streams}
+    published = emotions(whole)
+    found = by_name["emotions"]
+    labels = [c["label"][0] for c in found["info"]["desc"][0]["channels"][0]["channel"]]
+    assert found["time_stamps"].tolist() == [m.time.end_ns / 1e9 for m in published]
+    sad = found["time_series"][:, labels.index("p_sad")]
+    expected = [
+        m.emotions.scores[m.emotions.labels.index("sad")] for m in published if hasattr(m.emotions, "scores")
+    ]
+    assert sad.tolist() == expected
+    assert by_name["words"]["time_series"][0] == ["And"]
+    assert by_name["vision"]["time_series"].shape == (
+        summarise(Recording.open(whole)).streams["vision"].samples,
+        59,
+    )
+    assert by_name["audio"]["info"]["nominal_srate"] == ["50.0"]
+
+
+def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path / "none.mcap")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+# --- through another network
+
+
+def rescore(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runtime.recording", "rescore", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_rescoring_twice_gives_the_same_answers_and_keeps_what_was_captured(
+    whole: Path, tmp_path: Path
+) -> None:
+    answers = []
+    for name in ("one.mcap", "two.mcap"):
+        done = rescore(whole, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        told = []
+        for message in emotions(tmp_path / name):
+            values = json.loads(json.dumps({"emotions": message.emotions}, default=lambda s: str(s)))
+            told.append((message.seq, message.time.end_ns, message.time.wall, values))
+        answers.append(told)
+    assert answers[0] == answers[1] and len(answers[0]) == len(emotions(whole))
+    first, again = (list(Recording.open(path)) for path in (whole, tmp_path / "one.mcap"))
+    assert [a.t_arrival_ns for a in again] == [a.t_arrival_ns for a in first]
+
+
+def test_a_network_that_is_none_is_one_line(whole: Path, tmp_path: Path) -> None:
+    done = rescore(whole, "--network", tmp_path / "nowhere", "--out", tmp_path / "x.mcap")
+    assert done.returncode == 2 and "nowhere" in done.stderr and not (tmp_path / "x.mcap").exists()
