@@ -1,0 +1,1 @@
+"""Dashboard: the emotion stream as a web page; a subscriber like any other, in a process of its own."""

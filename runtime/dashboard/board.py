@@ -1,0 +1,100 @@
+"""Board: what the page shows at one moment, gathered from the stream's messages."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec import UNSET
+
+from capture.messages import Word
+from runtime.stream import Emotion, Message, SenseStatus, SessionBegin, SessionEnd, StatusMessage
+
+HISTORY_S = 60.0
+SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
+SENSES = ("vision", "audio", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A window and when it was heard, seconds on the board's clock."""
+
+    at_s: float
+    emotion: Emotion
+
+
+class Board:
+    """Feed it every message; ``version`` says whether there is anything new to draw.
+
+    Args:
+        now_s: the clock of the history, in seconds: monotonic for a live stream.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self.now_s = now_s
+        self.version = 0
+        self.session = ""
+        self.emotion: Emotion | None = None
+        self.history: deque[Moment] = deque()
+        self.begin: SessionBegin | None = None
+        self.senses: dict[str, SenseStatus] = {}
+        self.windows: int | None = None
+        self.event = ""
+        self.over = ""  # why the session ended
+        self.words: tuple[Word, ...] | None = None  # None: the stream tells only how many
+        self.heard_s: float | None = None
+
+    def update(self, message: Message, at_s: float | None = None) -> None:
+        """Take in a message that was heard at ``at_s`` (default: now)."""
+        at_s = self.now_s() if at_s is None else at_s
+        if message.session != self.session:
+            self._clear(message.session)
+        self.heard_s = at_s
+        self.version += 1
+        match message:
+            case Emotion():
+                self._take(message, at_s)
+            case SessionBegin():
+                self.begin, self.over = message, ""
+            case StatusMessage():
+                self.senses, self.windows = message.senses, message.windows
+                self.event = self.event if message.event is UNSET else message.event
+            case SessionEnd():
+                self.senses, self.windows = message.senses, message.windows
+                self.over = message.reason
+
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has been heard of a session that has not ended; 0 where that is fine."""
+        if self.heard_s is None or self.over:
+            return 0.0
+        silent = self.now_s() - self.heard_s
+        return silent if silent > SILENT_S else 0.0
+
+    def now_ns(self) -> int | None:
+        """The time on the session's capture clock, as far as its last window tells; None before any."""
+        if not self.history:
+            return None
+        last = self.history[-1]
+        return last.emotion.time.published_ns + round((self.now_s() - last.at_s) * 1e9)
+
+    def _take(self, emotion: Emotion, at_s: float) -> None:
+        newest = self.emotion is None or emotion.time.end_ns >= self.emotion.time.end_ns
+        if emotion.revises is None:
+            self.history.append(Moment(at_s, emotion))
+            newest = True  # also when its time is earlier: a demo begins again
+        else:
+            for index, moment in enumerate(self.history):
+                if moment.emotion.seq == emotion.revises:
+                    self.history[index] = Moment(moment.at_s, emotion)
+        if newest:
+            self.emotion = emotion
+        while self.history and self.history[0].at_s < at_s - HISTORY_S:
+            self.history.popleft()
+
+    def _clear(self, session: str) -> None:
+        self.session, self.emotion, self.begin = session, None, None
+        self.history.clear()
+        self.senses, self.windows, self.event, self.over = {}, None, "", ""

@@ -1,0 +1,190 @@
+"""Panels: the senses, the transcript, the latency and the health of a session."""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+from nicegui import ui
+from nicegui.element import Element
+
+from runtime.dashboard.board import SENSES, Board
+from runtime.dashboard.drawing import attrs, box, card, colour, say, styles, swap, text
+from runtime.dashboard.phrases import ICONS, NAMES, PROCESSES, reason, says, tenths
+from runtime.stream import Modality
+
+SEGMENTS = {  # in the order in which they happen; Okabe and Ito's colours
+    "capture": "#56B4E9",
+    "features": "#009E73",
+    "window": "#0072B2",
+    "infer": "#E69F00",
+    "publish": "#CC79A7",
+}
+SCALES_MS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000)
+LATEST_WORDS = 60
+
+
+class SensesPanel:
+    """Face, voice and words: whether each is there, why not, and what it says by itself."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[Element, ui.label, Element, ui.label]] = {}
+        with card("Senses", "senses", "what each says by itself"):
+            for name in SENSES:
+                with box("sense", role="group", aria_label=NAMES[name]) as row:
+                    ui.icon(ICONS[name]).props('aria-hidden="true"')
+                    text(NAMES[name], "name")
+                    dot = box("dot", aria_hidden="true")
+                    said = text("–", "said")
+                    detail = text("", "muted small detail")
+                self._rows[name] = (row, said, dot, detail)
+
+    def show(self, board: Board) -> None:
+        emotion = board.emotion
+        if emotion is None:
+            return
+        labels = () if emotion.emotions is UNSET else emotion.emotions.labels
+        for name, (row, said, dot, detail) in self._rows.items():
+            sense: Modality = getattr(emotion.modalities, name)
+            swap(row, not sense.present, "away")
+            if not sense.present:
+                why = None if sense.reason is UNSET else sense.reason
+                say(said, reason(why))
+                say(detail, "")
+                continue
+            word = says(sense, labels)
+            say(said, word or "present")
+            styles(dot, background_color=colour(word))
+            seen = f"{sense.coverage:.0%} seen" if sense.words is UNSET else f"{sense.words} words"
+            say(detail, seen if sense.lag_ms is UNSET else f"{seen} · {sense.lag_ms:.0f} ms old")
+
+
+class WordsPanel:
+    """The transcript where there is one; else how many words were heard."""
+
+    def __init__(self) -> None:
+        with card("Transcript", "words"), box("", role="log", aria_label="transcript", aria_live="off"):
+            self._said = ui.label("").classes("transcript")
+            self._provisional = ui.label("").classes("transcript provisional")
+            self._note = text("", "muted small")
+
+    def show(self, board: Board) -> None:
+        emotion = board.emotion
+        if board.words is not None:
+            shown = board.words[-LATEST_WORDS:]
+            say(self._said, " ".join(word.text for word in shown if word.committed))
+            say(self._provisional, " ".join(word.text for word in shown if not word.committed))
+            say(self._note, "" if shown else "no words yet")
+        elif emotion is not None:
+            sense = emotion.modalities.text
+            count = 0 if sense.words is UNSET else sense.words
+            window_s = (emotion.time.end_ns - emotion.time.start_ns) / 1e9
+            why = f" ({reason(sense.reason)})" if not sense.present and sense.reason is not UNSET else ""
+            heard = f"{count} words" if count != 1 else "1 word"
+            say(self._said, f"{heard} in the last {window_s:.0f} s" if count else f"no words{why}")
+            say(self._note, "The stream tells how many words were heard, not which.")
+        swap(self._said, board.words is None, "count")
+
+
+class LatencyPanel:
+    """From the newest sample to publication: one stacked bar whose parts add up."""
+
+    def __init__(self) -> None:
+        with card("Latency", "latency"):
+            with box("total-line"):
+                self._total = text("–", "total")
+                self._scale = text("", "muted small")
+            self._bar = box("stack", role="img", aria_label="latency")
+            with self._bar:
+                self._parts = {name: box("part") for name in SEGMENTS}
+            for name, part in self._parts.items():
+                styles(part, background_color=SEGMENTS[name], width="0%")
+            self._values: dict[str, tuple[Element, ui.label]] = {}
+            with box("legend"):
+                for name, hue in SEGMENTS.items():
+                    with box("item") as item:
+                        styles(box("swatch", aria_hidden="true"), background_color=hue)
+                        text(name, "small")
+                        self._values[name] = item, text("", "small number")
+
+    def show(self, board: Board) -> None:
+        if board.emotion is None:
+            return
+        latency = board.emotion.latency_ms
+        there = {n: float(v) for n in SEGMENTS if (v := getattr(latency, n)) is not UNSET}
+        largest = max([moment.emotion.latency_ms.total for moment in board.history] + [latency.total])
+        scale = next((step for step in SCALES_MS if step >= largest), SCALES_MS[-1])
+        rounded, total = tenths(list(there.values()), latency.total)
+        shown = dict(zip(there, rounded, strict=True))
+        for name, part in self._parts.items():
+            styles(part, width=f"{min(there.get(name, 0.0) / scale, 1):.2%}")
+            item, value = self._values[name]
+            swap(item, name not in there, "gone")
+            say(value, f"{shown.get(name, 0.0):.1f}")
+        say(self._total, f"{total:.1f} ms")
+        say(self._scale, f"bar: 0 to {scale} ms")
+        parts = ", ".join(f"{name} {value:.1f}" for name, value in shown.items())
+        attrs(self._bar, aria_label=f"latency {total:.1f} ms: {parts}")
+
+
+class HealthPanel:
+    """The capture processes, the engine, what was dropped, and the last event."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, list[ui.label]] = {}
+        with card("Health", "health"):
+            with box("", "table"):
+                with box("", "thead"), box("", "tr"):
+                    for head in ("process", "state", "samples", "lost", "restarts"):
+                        ui.html(head, tag="th", sanitize=False).props('scope="col"')
+                with box("", "tbody"):
+                    for name in SENSES:
+                        with box("", "tr"):
+                            ui.html(PROCESSES[name], tag="th", sanitize=False).props('scope="row"')
+                            self._cells[name] = [self._cell() for _ in range(4)]
+            self._detail = text("", "muted small")
+            with box("facts", "dl"):
+                self._engine, self._windows = _fact("engine"), _fact("windows")
+                self._network, self._passed = _fact("network"), _fact("passed over")
+                self._event = _fact("last event")
+
+    def show(self, board: Board) -> None:
+        emotion = board.emotion
+        troubles = []
+        for name, (state, samples, lost, restarts) in self._cells.items():
+            sense = board.senses.get(name)
+            if sense is None:
+                say(state, "–" if board.senses else "")
+                continue
+            swap(state, sense.state in ("degraded", "failed", "absent"), "warn")
+            say(state, sense.state)
+            say(samples, f"{sense.produced}")
+            say(lost, f"{sense.dropped}")
+            swap(lost, sense.dropped > 0, "warn")
+            say(restarts, f"{sense.restarts}")
+            if sense.state in ("degraded", "failed", "absent") and (sense.detail or sense.reason):
+                troubles.append(f"{PROCESSES[name]}: {sense.detail or reason(sense.reason)}")
+        say(self._detail, "; ".join(troubles))
+        if emotion is not None:
+            model = emotion.model
+            say(self._engine, f"{model.engine}, {model.precision}")
+            say(self._network, f"{model.name} ({model.hash})")
+            windows = emotion.seq + 1 if board.windows is None else board.windows
+            say(self._windows, f"{windows}, dropped {emotion.dropped.windows}")
+            swap(self._windows, emotion.dropped.windows > 0, "warn")
+        begin = board.begin
+        passed = {} if begin is None or begin.passed_over is UNSET else begin.passed_over
+        say(self._passed, "; ".join(f"{engine}: {why}" for engine, why in passed.items()))
+        say(self._event, board.event)
+        for fact in (self._passed, self._event):
+            swap(fact, not fact.text, "gone")
+
+    @staticmethod
+    def _cell() -> ui.label:
+        with box("", "td"):
+            return text("")
+
+
+def _fact(name: str) -> ui.label:
+    with box("fact"):
+        ui.html(name, tag="dt", sanitize=False)
+        with box("", "dd"):
+            return text("")

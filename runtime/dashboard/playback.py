@@ -1,0 +1,127 @@
+"""Playback: a recording as the page shows it at any moment, and where the scrubber stands."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import pairwise
+
+from capture.messages import Status, Word, Words
+from runtime.dashboard.board import HISTORY_S, Board
+from runtime.recording import Recording, RecordingError
+from runtime.stream import Emotion, MalformedMessage, SenseStatus, decode
+
+
+class Playback:
+    """A recording, read once.
+
+    Args:
+        recording: what ``Recording.open`` gave.
+
+    Raises:
+        RecordingError: it holds no window, so that there is nothing to show.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.start_s = recording.start_ns / 1e9
+        self.unread = 0  # results of another schema
+        self._emotions: list[tuple[float, Emotion]] = []
+        for t_ns, payload in recording.emotions():
+            try:
+                message = decode(payload)
+            except MalformedMessage:
+                self.unread += 1
+                continue
+            if isinstance(message, Emotion):
+                self._emotions.append((t_ns / 1e9, message))
+        if not self._emotions:
+            raise RecordingError(
+                f"{recording.path} holds no results to show: "
+                f"make them with python -m runtime.live --replay {recording.path}"
+            )
+        self._emotions.sort(key=lambda pair: pair[0])
+        self._words: list[tuple[float, tuple[Word, ...]]] = [(self.start_s, ())]
+        self._senses: list[tuple[float, dict[str, SenseStatus]]] = [(self.start_s, {})]
+        for arrival in recording.arrivals():
+            self._arrive(arrival.t_arrival_ns / 1e9, arrival.message)
+        self.duration_s = max(recording.duration_s, self._emotions[-1][0] - self.start_s)
+
+    def board(self, at_s: float) -> Board:
+        """What the page showed ``at_s`` seconds after the recording's beginning."""
+        now_s = self.start_s + at_s
+        board = Board(lambda: now_s)
+        board.session = self.recording.header.session
+        end = bisect_right(self._emotions, now_s, key=lambda pair: pair[0])
+        begin = bisect_right(self._emotions, now_s - HISTORY_S, key=lambda pair: pair[0])
+        for t_s, emotion in self._emotions[begin:end]:
+            board.update(emotion, t_s)
+        board.session = self.recording.header.session
+        board.senses = self._senses[bisect_right(self._senses, now_s, key=lambda pair: pair[0]) - 1][1]
+        board.words = self._words[bisect_right(self._words, now_s, key=lambda pair: pair[0]) - 1][1]
+        board.windows = end
+        board.heard_s = None  # a recording is never silent
+        return board
+
+    def _arrive(self, t_s: float, message: object) -> None:
+        match message:
+            case Words(words=words):
+                committed = tuple(word for word in self._words[-1][1] if word.committed)
+                if words or len(committed) != len(self._words[-1][1]):
+                    self._words.append((t_s, committed + words))
+            case Status(stamp=stamp):
+                status = SenseStatus(
+                    state=message.state,
+                    reason=message.reason,
+                    detail=message.detail,
+                    produced=message.produced,
+                    dropped=message.dropped,
+                )
+                self._senses.append((t_s, self._senses[-1][1] | {stamp.stream: status}))
+            case _:
+                pass
+
+    @property
+    def hop_s(self) -> float:
+        """The usual time between two results, seconds."""
+        steps = sorted(b[0] - a[0] for a, b in pairwise(self._emotions))
+        return steps[len(steps) // 2] if steps else 0.5
+
+
+class Player:
+    """Where one viewer stands in a recording.
+
+    Args:
+        now_s: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, duration_s: float, now_s: Callable[[], float] = time.monotonic) -> None:
+        self.duration_s, self._now_s = duration_s, now_s
+        self.playing, self.speed = False, 1.0
+        self._position_s, self._since_s = 0.0, now_s()
+
+    @property
+    def position_s(self) -> float:
+        """Seconds from the beginning; playing stops at the end."""
+        position = self._position_s
+        if self.playing:
+            position += (self._now_s() - self._since_s) * self.speed
+            if position >= self.duration_s:
+                self._position_s, self.playing = self.duration_s, False
+        return min(max(position, 0.0), self.duration_s)
+
+    def seek(self, position_s: float) -> None:
+        """Go there, and go on playing if it plays."""
+        self._position_s, self._since_s = min(max(position_s, 0.0), self.duration_s), self._now_s()
+
+    def play(self, playing: bool) -> None:
+        """Play or pause; from the end it begins again."""
+        position = self.position_s
+        self.seek(0.0 if playing and position >= self.duration_s else position)
+        self.playing = playing
+
+    def set_speed(self, speed: float) -> None:
+        """Times the speed of life."""
+        self.seek(self.position_s)
+        self.speed = speed
