@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from runtime.dashboard.address import Address, AddressError
 from runtime.endpoint import DEFAULT_ENDPOINT
 from runtime.engine import ENGINES
 
@@ -33,12 +34,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     engine: str = "auto"
     threads: int = 1
     endpoint: str = DEFAULT_ENDPOINT
+    keys: str | None = None  # folder of runtime.keys; None: anybody on this machine may listen
     session: str | None = None  # name; None: made from the date
     hop_s: float = 0.5
     lateness_s: float = 0.25  # how long a window waits for samples after its end
     max_age_s: float = 2.0  # an older window is not inferred any more: newest only
     duration_s: float | None = None
     dashboard: bool = True  # show the stream in this terminal
+    page: str | None = None  # HOST:PORT of the dashboard in a browser; None: no page
 
     def __post_init__(self) -> None:
         _demand(0.05 <= self.hop_s <= 10, "hop_s", self.hop_s, "0.05 to 10 seconds")
@@ -61,6 +64,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             self.session,
             "letters, digits, - and _",
         )
+        if self.page is not None:
+            try:
+                Address.parse(self.page)
+            except AddressError as error:
+                raise ConfigError(str(error)) from error
+        if self.page is not None and self.keys is not None:
+            raise ConfigError(
+                "keys and the page exclude each other, for the page needs a key of its own: "
+                "start it with python -m runtime.dashboard --key FILE"
+            )
         sources = [name for name in ("input", "replay", "demo") if getattr(self, name)]
         if len(sources) > 1:
             raise ConfigError(f"{' and '.join(sources)} exclude each other: choose one source")

@@ -13,8 +13,11 @@ class EndpointError(ValueError):
     """An endpoint that cannot be bound or connected to."""
 
 
-def check_bindable(endpoint: str) -> None:
-    """Refuse what cannot be bound, or would let other machines listen. Raises EndpointError."""
+def check_bindable(endpoint: str, *, guarded: bool = False) -> None:
+    """Refuse what cannot be bound, or would let anybody on other machines listen. Raises EndpointError.
+
+    guarded: who listens has to prove who it is.
+    """
     transport, _, address = endpoint.partition("://")
     if transport == "ipc" and address:
         _refuse_taken_path(endpoint, Path(address))
@@ -23,10 +26,10 @@ def check_bindable(endpoint: str) -> None:
     if transport != "tcp" or not host:
         raise EndpointError(f"{endpoint!r} is no endpoint: expected tcp://127.0.0.1:PORT or ipc://FILE")
     check_port(endpoint)
-    if host not in ("localhost", "lo") and not _is_loopback(host):
+    if not guarded and host not in ("localhost", "lo") and not _is_loopback(host):
         raise EndpointError(
-            f"{endpoint} reaches beyond this machine, where anybody could listen: "
-            f"expected a loopback address such as {DEFAULT_ENDPOINT}"
+            f"{endpoint} reaches beyond this machine, where anybody could listen: expected a loopback "
+            f"address such as {DEFAULT_ENDPOINT}, or keys for those who may (python -m runtime.keys --help)"
         )
 
 

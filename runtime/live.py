@@ -23,8 +23,11 @@ from capture.trouble import SourceError
 from runtime import config
 from runtime import plan as plans
 from runtime.config import Config, ConfigError
+from runtime.dashboard.address import DEFAULT, AddressError
+from runtime.dashboard.start import PageProcess, how_to_see
 from runtime.endpoint import EndpointError
 from runtime.engine import ENGINES, EngineError
+from runtime.keys import KeyFileError
 from runtime.network import NetworkError
 from runtime.plan import Plan
 from runtime.recording import RecordingError
@@ -33,9 +36,11 @@ from runtime.show import Show
 from runtime.stream import Publisher
 
 USER_ERRORS = (
+    AddressError,
     ConfigError,
     EndpointError,
     EngineError,
+    KeyFileError,
     NetworkError,
     RecordingError,
     SourceError,
@@ -49,6 +54,7 @@ examples:
   python -m runtime.live --input clip.mp4         a file, in real time; --fast: as fast as it goes
   python -m runtime.live --record session.mcap    and keep the features (no pictures, no sound)
   python -m runtime.live --replay session.mcap    the same windows and the same numbers again
+  python -m runtime.live --demo --loop --dashboard    and a page in the browser
   python -m runtime.subscribe                     see the stream from another terminal
 
 words (--asr): none; subtitles[:FILE], a .srt or .vtt, looked for beside the file; whisper[:SIZE], with
@@ -92,10 +98,19 @@ def parser() -> argparse.ArgumentParser:
     )
     out = p.add_argument_group("output")
     out.add_argument("--endpoint", help=f"publish here (default: {default.endpoint})")
+    out.add_argument("--keys", metavar="DIR", help="only to clients on this list (python -m runtime.keys)")
     out.add_argument("--record", metavar="FILE", help="write every feature and every result to an MCAP file")
     out.add_argument("--session", metavar="NAME", help="name of the session (default: from the date)")
     out.add_argument(
         "--no-dashboard", dest="dashboard", action="store_false", help="a line a window instead of the view"
+    )
+    out.add_argument(
+        "--dashboard",
+        dest="page",
+        nargs="?",
+        const=DEFAULT,
+        metavar="HOST:PORT",
+        help=f"show the stream in a browser, too (default: {DEFAULT})",
     )
     out.add_argument("--log-json", action="store_true", default=False, help="log as JSON lines, for machines")
     net = p.add_argument_group("network")
@@ -117,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_to(console, log_json)
     try:
         plan = plans.make(config.load(toml, options))
-        publisher = Publisher(plan.config.endpoint, plan.name)
+        keys = None if plan.config.keys is None else Path(plan.config.keys)
+        publisher = Publisher(plan.config.endpoint, plan.name, keys)
     except USER_ERRORS as error:
         return _refuse(console, error)
     except KeyboardInterrupt:
@@ -145,7 +161,10 @@ def _run(plan: Plan, publisher: Publisher, console: Console) -> int:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with Show(console, live=plan.config.dashboard) as show:
+        with (
+            PageProcess(plan.config.page, publisher.endpoint),
+            Show(console, live=plan.config.dashboard) as show,
+        ):
             while not interrupted:
                 current = Session(
                     plan.config,
@@ -180,6 +199,8 @@ def configuration(plan: Plan) -> Table:
     for name, value in settings.items():
         if value is not None:
             table.add_row(f"[dim]{name}[/]", str(value).lower() if isinstance(value, bool) else str(value))
+    if plan.config.page is None:
+        table.add_row("[dim]page[/]", escape(how_to_see()))
     for sense, reason in plan.absent.items():
         table.add_row(f"[dim]{sense}[/]", f"absent: {reason}")
     return table

@@ -12,13 +12,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import zmq
 from msgspec import UNSET, Meta, UnsetType
+from zmq.auth.thread import ThreadAuthenticator
 
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, check_bindable, check_port, in_use
+from runtime.keys import KeyFileError, client_key, clients, server_keys
 
 log = logging.getLogger("runtime.stream")
 
@@ -247,20 +250,36 @@ class Publisher:
 
     Args:
         endpoint: a loopback ``tcp://127.0.0.1:PORT`` (PORT may be ``*``: any free one) or ``ipc://FILE``.
+            With keys, also an address that other machines reach.
         session: name of the session, part of the topic.
+        keys: a folder of ``runtime.keys``: only the clients on its list hear anything, encrypted.
 
     Raises:
-        EndpointError: the endpoint is malformed, in use, or reaches beyond this machine.
+        EndpointError: the endpoint is malformed, in use, or reaches beyond this machine without keys.
+        KeyFileError: the folder is none, or nobody is on its list.
     """
 
-    def __init__(self, endpoint: str, session: str) -> None:
+    def __init__(self, endpoint: str, session: str, keys: Path | None = None) -> None:
         self.topic = f"emotion.{session}.".encode()
         self._begin: bytes | None = None
         self._begin_at = 0.0
-        check_bindable(endpoint)
+        curve = None if keys is None else server_keys(keys)
+        if keys is not None and not clients(keys):
+            raise KeyFileError(
+                f"{keys}: nobody is on the list, so nobody could listen: "
+                f"python -m runtime.keys add {keys} NAME"
+            )
+        check_bindable(endpoint, guarded=curve is not None)
         # A context of its own, because only ending it waits until session.end has gone out.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._guard: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.XPUB)
+        if curve is not None:
+            self._guard = ThreadAuthenticator(self._context)
+            self._guard.start()
+            self._guard.configure_curve(domain="*", location=str(curve.clients))
+            self._socket.setsockopt(zmq.CURVE_SERVER, 1)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
         self._socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second subscriber to one topic is news, too
@@ -313,6 +332,8 @@ class Publisher:
     def close(self) -> None:
         """Wait at most ``LINGER_MS`` for what is still to be sent, then let go of the endpoint."""
         self._socket.close()
+        if self._guard is not None:
+            self._guard.stop()
         self._context.term()
 
     def __enter__(self) -> Publisher:
@@ -332,13 +353,23 @@ class Subscription(Iterator[Message]):
     """An open subscription: iterate over it; ``malformed`` counts the messages that were skipped."""
 
     def __init__(
-        self, endpoint: str, session: str | None, timeout_s: float | None, stopping: Callable[[], bool]
+        self,
+        endpoint: str,
+        session: str | None,
+        timeout_s: float | None,
+        stopping: Callable[[], bool],
+        key: Path | None,
     ) -> None:
         self.malformed = 0
+        curve = None if key is None else client_key(key)
         self._session, self._timeout_s, self._stopping = session, timeout_s, stopping
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         try:
             self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+            if curve is not None:
+                self._socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
+                self._socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
+                self._socket.setsockopt(zmq.CURVE_SERVERKEY, curve.server)
             check_port(endpoint)
             self._socket.connect(endpoint)
         except (zmq.ZMQError, EndpointError) as error:
@@ -388,6 +419,7 @@ def subscribe(
     *,
     session: str | None = None,
     timeout_s: float | None = None,
+    key: Path | str | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Subscription:
     """Iterate over the messages of a stream: ``for message in subscribe(): ...``.
@@ -397,12 +429,14 @@ def subscribe(
     Args:
         session: only this session; None: all.
         timeout_s: end after so many seconds without any message; None: wait for ever.
+        key: the key file of this client, for a stream that asks for one (``runtime.keys``).
         stopping: asked a few times a second; True ends the iteration.
 
     Raises:
         EndpointError: the endpoint is malformed.
+        KeyFileError: the key file is none.
     """
-    return Subscription(endpoint, session, timeout_s, stopping)
+    return Subscription(endpoint, session, timeout_s, stopping, None if key is None else Path(key))
 
 
 if __name__ == "__main__":

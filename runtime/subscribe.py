@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError
+from runtime.keys import KeyFileError
 from runtime.stream import Message, subscribe
 from runtime.view import StreamView, line
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--endpoint", default=DEFAULT_ENDPOINT, help="default: %(default)s")
     parser.add_argument("--session", help="only this session (default: all)")
+    parser.add_argument("--key", metavar="FILE", help="of a stream that asks for one (runtime.keys)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="end after S seconds of silence")
@@ -58,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     heard = 0
     try:
         messages = subscribe(
-            options.endpoint, session=options.session, timeout_s=options.timeout, stopping=lambda: stopping
+            options.endpoint,
+            session=options.session,
+            timeout_s=options.timeout,
+            key=options.key,
+            stopping=lambda: stopping,
         )
         waiting = f"waiting on {options.endpoint}: start one with python -m runtime.live"
         with messages, _Out(as_json=options.json, waiting=waiting) as out:
@@ -67,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 heard += 1
                 if heard == options.count:
                     break
-    except EndpointError as error:
+    except (EndpointError, KeyFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of the pipe has had enough

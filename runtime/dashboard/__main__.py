@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.dashboard.address import DEFAULT, Address, AddressError
-from runtime.dashboard.start import HOW_TO_GET
+from runtime.dashboard.start import HOW_TO_GET, installed
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError
+from runtime.keys import KeyFileError
 from runtime.recording import Recording, RecordingError
 from runtime.stream import subscribe
 
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument("--endpoint", default=DEFAULT_ENDPOINT, help="stream to show (default: %(default)s)")
+    p.add_argument("--key", metavar="FILE", help="of a stream that asks for one (runtime.keys)")
     p.add_argument("--replay", type=Path, metavar="FILE", help="show a recording made with --record")
     p.add_argument(
         "--dashboard", default=DEFAULT, metavar="HOST:PORT", help="serve here (default: %(default)s)"
@@ -65,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.token is not None and len(options.token) < 8:
             raise AddressError(f"token of {len(options.token)} characters: expected at least 8")
         if options.replay is None:
-            subscribe(options.endpoint).close()  # raises here, before anything is started
-        if importlib.util.find_spec("nicegui") is None:
+            subscribe(options.endpoint, key=options.key).close()  # raises here, before anything is started
+        if not installed():
             raise AddressError(HOW_TO_GET)
         playback = None
         if options.replay is not None:
@@ -77,8 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         token = options.token or (None if address.loopback else secrets.token_urlsafe(16))
         from runtime.dashboard.serve import serve  # takes two seconds: only when all is well
 
-        serve(address, token, endpoint=options.endpoint, playback=playback, with_parent=options.with_parent)
-    except (AddressError, EndpointError, RecordingError) as error:
+        serve(
+            address,
+            token,
+            endpoint=options.endpoint,
+            key=options.key,
+            playback=playback,
+            with_parent=options.with_parent,
+        )
+    except (AddressError, EndpointError, KeyFileError, RecordingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

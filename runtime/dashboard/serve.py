@@ -31,10 +31,10 @@ ICON = (
 class Live:
     """The stream's board and the markers of its session, the same for every viewer."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, key: str | None) -> None:
         self.board = Board()
         self._markers: Markers | None = None
-        self._endpoint = endpoint
+        self._endpoint, self._key = endpoint, key
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -64,7 +64,7 @@ class Live:
         def take(message: Message) -> None:
             self.board.update(message)
 
-        for message in subscribe(self._endpoint, stopping=self._stopping.is_set):
+        for message in subscribe(self._endpoint, key=self._key, stopping=self._stopping.is_set):
             try:
                 loop.call_soon_threadsafe(take, message)
             except RuntimeError:  # the loop has ended: so has the page
@@ -76,6 +76,7 @@ def serve(
     token: str | None,
     *,
     endpoint: str = "",
+    key: str | None = None,
     playback: Playback | None = None,
     with_parent: bool = False,
 ) -> None:
@@ -83,10 +84,11 @@ def serve(
 
     Args:
         endpoint: the stream to show, if no ``playback`` is given.
+        key: the key file for a stream that asks for one.
         token: what a viewer must show; None: nothing, on loopback only.
         with_parent: end when standard input closes, that is, when the process that started this one ends.
     """
-    root = _of_recording(playback) if playback is not None else _of_stream(endpoint)
+    root = _of_recording(playback) if playback is not None else _of_stream(endpoint, key)
     app.add_middleware(Guard, token=token, host=address.host)
     app.on_startup(lambda: print(f"dashboard: {address.url(token)}", flush=True))
     if with_parent:
@@ -108,8 +110,8 @@ def serve(
     )
 
 
-def _of_stream(endpoint: str) -> Callable[[], None]:
-    live = Live(endpoint)
+def _of_stream(endpoint: str, key: str | None) -> Callable[[], None]:
+    live = Live(endpoint, key)
     app.on_startup(live.start)
     app.on_shutdown(live.stop)
 

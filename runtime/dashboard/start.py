@@ -14,8 +14,18 @@ from runtime.dashboard.address import Address
 
 log = logging.getLogger("runtime.dashboard")
 
-HOW_TO_GET = "the page is not installed: pip install 'emotion-edge[dashboard]'"
+HOW_TO_GET = "the page in a browser is not installed: pip install 'emotion-edge[dashboard]'"
 STOP_S = 3.0
+
+
+def installed() -> bool:
+    """The extra that serves the page is there."""
+    return importlib.util.find_spec("nicegui") is not None
+
+
+def how_to_see() -> str:
+    """One line for a session without a page."""
+    return "add --dashboard to see it in a browser" if installed() else HOW_TO_GET
 
 
 class PageProcess:
@@ -36,7 +46,7 @@ class PageProcess:
         if address is None:
             return
         Address.parse(address).check_free()
-        if importlib.util.find_spec("nicegui") is None:
+        if not installed():
             log.warning("dashboard: %s", HOW_TO_GET)
             return
         command = [sys.executable, "-m", "runtime.dashboard", "--with-parent"]
