@@ -25,7 +25,7 @@ THEMES: tuple[tuple[bool | None, str, str], ...] = (
     (False, "light_mode", "Theme: light"),
     (True, "dark_mode", "Theme: dark"),
 )
-SPEEDS = {0.5: "½×", 1: "1×", 2: "2×", 4: "4×"}
+SPEEDS = {1.0: "1×", 2.0: "2×", 4.0: "4×", 0.5: "½×"}
 
 
 class Page:
@@ -63,13 +63,14 @@ class Page:
                 self._scrubber(self._player)
             with box("sides", "main"):
                 with box("side"):
-                    felt, graph, words = FeltPanel(self._span_s), GraphPanel(), WordsPanel()
+                    felt, graph = FeltPanel(self._span_s), GraphPanel()
                 with box("side"):
                     senses, latency = SensesPanel(), LatencyPanel()
                     self._marker_card()
                     health = HealthPanel()
+                words = WordsPanel()
             self._panels = (felt, senses, words, graph, latency, health)
-        ui.keyboard(self._key, repeating=False, ignore=["input", "select", "textarea"])
+        ui.keyboard(self._key, repeating=False, ignore=[])
         self._redraw()
         ui.timer(REDRAW_S, self._redraw)
 
@@ -138,20 +139,33 @@ class Page:
             self._place = text("", "number")
             with box("slide"):
                 self._ticks = box("ticks", aria_hidden="true")
-                slider = ui.slider(min=0, max=round(player.duration_s, 1), step=0.1, value=player.position_s)
-                self._slider = slider.props('aria-label="Position in seconds"')
-                slider.on("update:model-value", lambda event: player.seek(float(event.args)), throttle=0.1)
-            speed = ui.select(SPEEDS, value=1, on_change=lambda event: player.set_speed(event.value))
-            speed.classes("speed").props('dense borderless options-dense aria-label="Speed"')
+                self._slider = box("range", "input", type="range", aria_label="Position in seconds")
+                attrs(self._slider, min="0", max=f"{player.duration_s:.1f}", step="0.1")
+                seek = "(event) => emit(Number(event.target.value))"
+                self._slider.on("input", lambda event: self._seek(float(event.args)), js_handler=seek)
+            self._speed = ui.button("1×", color=None, on_click=self._next_speed).props("flat dense no-caps")
+            attrs(self._speed, aria_label="Speed 1×", title="Speed")
 
     def _follow(self, player: Player, position_s: float) -> None:
         say(self._place, f"{clock(position_s)} / {clock(player.duration_s)}")
-        if abs(float(self._slider.value or 0.0) - position_s) >= 0.05:
-            self._slider.value = round(position_s, 1)
+        attrs(self._slider, value=f"{position_s:.1f}", aria_valuetext=clock(position_s))
         icon, line = ("pause", "Pause (P)") if player.playing else ("play_arrow", "Play (P)")
         if self._play.icon != icon:
             self._play.set_icon(icon)
             attrs(self._play, aria_label=line, title=line)
+
+    def _seek(self, position_s: float) -> None:
+        if self._player is not None:
+            self._player.seek(position_s)
+            self._redraw()
+
+    def _next_speed(self) -> None:
+        if self._player is not None:
+            speeds = list(SPEEDS)
+            speed = speeds[(speeds.index(self._player.speed) + 1) % len(speeds)]
+            self._player.set_speed(speed)
+            self._speed.set_text(SPEEDS[speed])
+            attrs(self._speed, aria_label=f"Speed {SPEEDS[speed]}")
 
     def _toggle(self) -> None:
         if self._player is not None:
@@ -163,6 +177,7 @@ class Page:
             with box("mark-line"):
                 note = ui.input(placeholder="a note, or nothing").props('dense outlined aria-label="Note"')
                 self._note = note.classes("note").on("keydown.enter", self._mark)
+                note.on("keydown.stop")  # what is typed there is no command
                 button = ui.button("Mark", color=None, on_click=self._mark).props(
                     'unelevated no-caps aria-label="Mark (M)"'
                 )

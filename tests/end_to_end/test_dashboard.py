@@ -1,0 +1,470 @@
+"""The page in a real browser: every panel, both themes, a phone, keys, markers, playback, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from capture.messages import Words
+from runtime.plan import DEMO
+from runtime.recording import Recorder, Recording
+from runtime.stream import Emotion, Modalities, Modality, Publisher, Sentiment, decode, schema
+from tests.conftest import ROOT
+
+pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
+webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
+PANELS = ("Emotion", "Senses", "Transcript", "Distillation", "Latency", "Markers", "Health")
+LABELS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(good: Callable[[], Any], what: str, timeout_s: float = 15) -> Any:
+    """Ask again and again; fails the test when it is never good."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := good():
+            return value
+        time.sleep(0.1)
+    pytest.fail(f"never came: {what}")
+
+
+def environment() -> dict[str, str]:
+    """Ours without pytest's marks: NiceGUI behaves differently where it sees them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+
+
+class Served:
+    """A command that serves the page, in a process of its own."""
+
+    def __init__(self, module: str, *arguments: object, folder: Path, host: str = "127.0.0.1") -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.log = folder / f"{self.port}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, *map(str, arguments), "--dashboard", f"{host}:{self.port}"],
+                cwd=ROOT,
+                env=environment() | {"XDG_DATA_HOME": str(folder), "OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def ready(self) -> Served:
+        """Wait for the line that says where the page is."""
+        until(lambda: "dashboard: http://" in self.said, f"an address in {self.log}", 30)
+        until(self.open, "a port that listens")
+        return self
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def open(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
+    """Serve pages; ended with the file."""
+    started: list[Served] = []
+
+    def run(module: str, *arguments: object, **options: Any) -> Served:
+        started.append(Served(module, *arguments, folder=tmp_path_factory.mktemp("page"), **options))
+        return started[-1]
+
+    yield run
+    for served in started:
+        served.close()
+
+
+@pytest.fixture(scope="module")
+def demo(serve: Callable[..., Served]) -> tuple[Served, str]:
+    """The bundled recording, again and again, with its page; and its stream's endpoint."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    served = serve("runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint)
+    return served.ready(), endpoint
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled recording, with a last word that may still be taken back."""
+    path = tmp_path_factory.mktemp("recording") / "session.mcap"
+    demo = Recording.open(DEMO)
+    arrivals = list(demo.arrivals())
+    last = max(k for k, a in enumerate(arrivals) if isinstance(a.message, Words) and a.message.words)
+    with Recorder(path, demo.header, emotion_schema=msgspec.json.encode(schema())) as recorder:
+        for k, arrival in enumerate(arrivals):
+            message = arrival.message
+            if k == last:
+                assert isinstance(message, Words)
+                word = msgspec.structs.replace(message.words[0], committed=False)
+                message = msgspec.structs.replace(message, words=(word,))
+            if k <= last or not isinstance(message, Words):
+                recorder.add(message, arrival.t_arrival_ns)
+        for seq, (t_ns, payload) in enumerate(demo.emotions()):
+            recorder.add_emotion(payload, t_ns, seq)
+    return path
+
+
+@pytest.fixture(scope="module")
+def playback(serve: Callable[..., Served], recording: Path) -> Served:
+    return serve("runtime.dashboard", "--replay", recording).ready()
+
+
+class Browser:
+    """Chromium without a window, asked in the words of the page."""
+
+    def __init__(self, chrome: Any) -> None:
+        self.chrome = chrome
+
+    def look(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.chrome.get_log("browser")  # forget what earlier pages said
+        self.chrome.get(url)
+        until(lambda: self.all(".felt-row"), "bars")
+
+    def all(self, css: str) -> list[Any]:
+        found: list[Any] = self.chrome.find_elements(By.CSS_SELECTOR, css)
+        return found
+
+    def named(self, label: str) -> Any:
+        """The one element with an aria-label that begins so."""
+        (element,) = self.all(f'[aria-label^="{label}"]')
+        return element
+
+    def run(self, script: str) -> Any:
+        return self.chrome.execute_script(script)
+
+    def bars(self) -> list[int]:
+        return [int(self.named(label + '"][role="meter').get_attribute("aria-valuenow")) for label in LABELS]
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.chrome.get_log("browser") if entry["level"] != "INFO"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in FLAGS:
+        options.add_argument(flag)
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield Browser(chrome)
+    chrome.quit()
+
+
+def test_the_bars_move_every_panel_says_something_and_the_browser_has_no_complaint(
+    demo: tuple[Served, str], browser: Browser
+) -> None:
+    browser.look(demo[0].url)
+    first = until(lambda: sum(bars := browser.bars()) > 90 and bars, "scores")
+    until(lambda: browser.bars() != first, "bars that move")
+    assert 95 <= sum(browser.bars()) <= 105  # seven rounded shares of one
+    for panel in PANELS:
+        body = browser.named(panel + '"][class~="card').text
+        assert len(body.splitlines()) > 1, panel
+    assert browser.all(".top")[0].text in LABELS
+    assert browser.all(".badge")[0].text in ("ok", "degraded", "abstains")
+    assert browser.all(".session")[0].text == "demo"
+    assert until(lambda: browser.all(".pulse")[0].text == "live", "a stream that lives")
+    for label in LABELS:
+        drawn = browser.named(f"{label}, last 60 seconds").find_element(By.TAG_NAME, "path")
+        assert drawn.get_attribute("d").count("L") > 2
+    assert browser.complaints() == []
+
+
+def test_the_latency_bar_sums_to_the_total(demo: tuple[Served, str], browser: Browser) -> None:
+    browser.look(demo[0].url)
+    said = until(
+        lambda: (label := browser.named("latency ").get_attribute("aria-label")) != "latency" and label,
+        "latency",
+    )
+    total, *parts = [float(number) for number in re.findall(r"\d+\.\d", said)]
+    assert len(parts) == 5 and total > 0
+    assert sum(parts) == pytest.approx(total, abs=1e-6)
+
+
+def test_both_graphs_have_six_edges_that_thicken_and_thin(demo: tuple[Served, str], browser: Browser) -> None:
+    browser.look(demo[0].url)
+    widths = "return [...document.querySelectorAll('.edge')].map(e => e.style.strokeWidth)"
+    first = until(lambda: all(now := browser.run(widths)) and now, "edges")
+    assert len(first) == 12 and len(set(first)) > 2
+    until(lambda: browser.run(widths) != first, "edges that move")
+    for kind in ("homogeneous", "heterogeneous"):
+        said = browser.named(f"{kind} edges").get_attribute("aria-label")
+        assert said.count(" teaches ") == 6
+        assert 97 <= sum(map(int, re.findall(r"(\d+)%", said))) <= 103  # six rounded shares of one
+
+
+def test_dark_follows_the_system_and_the_switch_overrides_it(
+    demo: tuple[Served, str], browser: Browser
+) -> None:
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    browser.look(demo[0].url)
+    light = browser.run(ground)
+    browser.look(demo[0].url, dark=True)
+    dark = browser.run(ground)
+    assert light != dark
+    browser.named("Theme: as the system").click()
+    until(lambda: browser.run(ground) == light, "light by the switch")
+    browser.named("Theme: light").click()
+    browser.named("Theme: dark")
+    until(lambda: browser.run(ground) == dark, "dark by the switch")
+
+
+def test_on_a_phone_the_panels_stand_in_one_column_and_nothing_is_cut_off(
+    demo: tuple[Served, str], browser: Browser
+) -> None:
+    browser.look(demo[0].url, width=390, height=844)
+    assert browser.run("return document.documentElement.scrollWidth") <= 390
+    boxes = [browser.named(panel + '"][class~="card').rect for panel in PANELS]
+    assert len({round(box["x"]) for box in boxes}) == 1
+    tops = [box["y"] for box in boxes]
+    assert boxes[0]["y"] == min(tops) and len(set(tops)) == len(PANELS)
+    browser.look(demo[0].url)
+    assert len({round(browser.named(panel + '"][class~="card').rect["x"]) for panel in PANELS}) == 2
+
+
+def test_everything_comes_from_this_machine_and_everything_to_press_has_a_name(
+    demo: tuple[Served, str], browser: Browser
+) -> None:
+    browser.look(demo[0].url)
+    loaded = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert len(loaded) > 5
+    assert [name for name in loaded if not name.startswith((demo[0].url, "data:", "blob:"))] == []
+    names = "button, input, [role=meter], [role=img]:not([aria-hidden=true])"
+    for element in browser.all(names):
+        assert element.accessible_name, element.get_attribute("outerHTML")
+
+
+def test_the_m_key_sets_a_marker_that_is_kept_with_its_time(
+    demo: tuple[Served, str], browser: Browser
+) -> None:
+    browser.look(demo[0].url)
+    until(lambda: browser.all(".top")[0].text in LABELS, "an emotion")
+    browser.chrome.switch_to.active_element.send_keys("m")
+    file = demo[0].folder / "emotion-edge/markers/demo.markers.jsonl"
+    until(file.exists, "a file of markers")
+    note = browser.named("Note")
+    note.send_keys("he laughs at m")  # a note is no key press
+    note.send_keys(Keys.ENTER)
+    until(lambda: len(file.read_text().splitlines()) == 2, "a second marker")
+    markers = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [marker["text"] for marker in markers] == ["", "he laughs at m"]
+    for marker in markers:
+        assert marker["session"] == "demo" and 0 < marker["t_ns"] < 13e9
+    until(lambda: "he laughs at m" in browser.named("latest markers").text, "the marker on the page")
+
+
+def test_with_a_page_open_no_window_is_dropped(demo: tuple[Served, str], browser: Browser) -> None:
+    browser.look(demo[0].url)
+    subscriber = zmq.Context.instance().socket(zmq.SUB)
+    with subscriber:
+        subscriber.connect(demo[1])
+        subscriber.subscribe("emotion")
+        emotions: list[dict[str, Any]] = []
+        deadline = time.monotonic() + 4
+        while time.monotonic() < deadline:
+            if subscriber.poll(200):
+                message = json.loads(subscriber.recv_multipart()[1])
+                emotions += [message] if message["type"] == "emotion" else []
+    assert len(emotions) >= 5
+    assert all(sum(message["dropped"].values()) == 0 for message in emotions)
+
+
+def test_a_recording_is_played_and_scrubbed_with_its_words_provisional_ones_grey(
+    playback: Served, browser: Browser, recording: Path
+) -> None:
+    browser.look(f"{playback.url}?at=3")
+    assert "And so my fellow Americans" in browser.named('Transcript"][class~="card').text
+    assert "country" not in browser.named('Transcript"][class~="card').text
+    place = browser.all(".scrubber .number")[0]
+    assert place.text.startswith("0:03.0 / 0:11")
+    slider = browser.named("Position in seconds")
+    slider.send_keys(Keys.ARROW_RIGHT)  # and P, below, while the slider has the focus
+    until(lambda: place.text.startswith("0:03.1"), "a step to the right")
+    browser.named("Play (P)").click()
+    until(lambda: place.text >= "0:04", "a position that moves")
+    slider.send_keys("p")
+    browser.named("Play (P)")
+    browser.named("Speed 1×").click()
+    until(lambda: browser.all('[aria-label="Speed 2×"]'), "twice the speed")
+
+    browser.chrome.get(f"{playback.url}?at=11")
+    provisional = until(lambda: browser.all(".provisional"), "a provisional word")[0]
+    until(lambda: provisional.text == "country", "the word that may be taken back")
+    certain = browser.all(".transcript:not(.provisional)")[0]
+    assert certain.text.endswith("for your")
+    assert provisional.value_of_css_property("color") != certain.value_of_css_property("color")
+    browser.chrome.find_element(By.TAG_NAME, "body").send_keys("m")
+    file = recording.with_name("session.markers.jsonl")
+    until(file.exists, "markers beside the recording")
+    assert json.loads(file.read_text())["t_ns"] == pytest.approx(11e9, abs=0.2e9)
+    assert until(lambda: browser.all(".tick"), "a tick on the scrubber")
+    assert browser.complaints() == []
+
+
+def test_a_sentiment_is_a_line_an_absent_sense_says_why_and_silence_is_told(
+    serve: Callable[..., Served], browser: Browser, endpoint: str
+) -> None:
+    recorded = decode(next(iter(Recording.open(DEMO).emotions()))[1])
+    assert isinstance(recorded, Emotion)
+    away = Modality(present=False, coverage=0.0, reason="no_face")
+    says = Modality(present=True, coverage=1.0, logits=(1.25,), lag_ms=8.0)
+    message = msgspec.structs.replace(
+        recorded,
+        session="made",
+        state="degraded",
+        emotions=msgspec.UNSET,
+        distillation=msgspec.UNSET,
+        sentiment=Sentiment(value=-1.5, scale=(-3.0, 3.0)),
+        modalities=Modalities(text=says, audio=says, vision=away),
+    )
+    with Publisher(endpoint, "made") as publisher:
+        served = serve("runtime.dashboard", "--endpoint", endpoint).ready()
+        publisher.publish(message)
+        until(lambda: publisher.publish(message) and browser_sees(browser, served.url), "a sentiment", 20)
+        assert browser.all(".top")[0].text == "-1.50"
+        assert "without face" in browser.all(".state")[0].text
+        assert "no face in view" in browser.named('face"][role="group').text
+        assert "+1.25" in browser.named('voice"][role="group').text
+        assert "publishes no edges" in browser.named('Distillation"][class~="card').text
+        meter = browser.named('sentiment"][role="meter')
+        assert meter.get_attribute("aria-valuenow") == "-1.50"
+        until(lambda: "nothing heard for" in browser.all(".pulse")[0].text, "silence")
+
+
+def browser_sees(browser: Browser, url: str) -> bool:
+    browser.chrome.get(url)
+    time.sleep(0.5)
+    return bool(browser.all('[aria-label="sentiment"]'))
+
+
+def test_beyond_loopback_a_token_is_made_and_demanded(serve: Callable[..., Served], recording: Path) -> None:
+    # 127.1 is this machine, written so that nobody can be sure of it before it is looked up.
+    served = serve("runtime.dashboard", "--replay", recording, host="127.1").ready()
+    shown = re.search(r"\?token=(\S+)", served.said)
+    assert shown is not None and len(shown[1]) >= 20
+
+    def status(path: str, **headers: str) -> int:
+        request = urllib.request.Request(served.url + path, headers=headers)
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        try:
+            with opener.open(request, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert status("") == 401
+    assert status("?token=wrong") == 401
+    assert status("_nicegui_ws/socket.io/?EIO=4&transport=polling") == 401
+    assert status(f"?token={shown[1]}") == 200
+
+
+def test_on_loopback_another_name_for_this_machine_is_refused(playback: Served) -> None:
+    request = urllib.request.Request(playback.url, headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request, timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_page_ends_with_its_session_however_that_ends(
+    serve: Callable[..., Served], endpoint: str, number: signal.Signals
+) -> None:
+    served = serve("runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint).ready()
+    served.process.send_signal(number)
+    assert served.process.wait(15) == (0 if number == signal.SIGINT else -signal.SIGKILL)
+    until(lambda: not served.open(), "the end of the page")
+    assert "Traceback" not in served.said
+
+
+def test_ctrl_c_ends_the_dashboard_with_130(playback: Served) -> None:
+    playback.process.send_signal(signal.SIGINT)
+    assert playback.process.wait(15) == 130
+    assert "Traceback" not in playback.said
+
+
+def test_what_cannot_be_used_is_one_line_and_status_2(recording: Path) -> None:
+    with socket.socket() as taken, contextlib.ExitStack() as stack:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        stack.callback(taken.close)
+        busy = f"127.0.0.1:{taken.getsockname()[1]}"
+        cases = {
+            ("runtime.dashboard", "--dashboard", "nowhere"): "expected HOST:PORT",
+            ("runtime.dashboard", "--dashboard", busy, "--replay", recording): "choose another",
+            ("runtime.dashboard", "--replay", ROOT / "README.md"): "is not an MCAP file",
+            ("runtime.dashboard", "--token", "abc"): "at least 8",
+            ("runtime.dashboard", "--endpoint", "tcp://x"): "expected tcp://HOST:PORT",
+            ("runtime.live", "--demo", "--dashboard", "1.2.3.4:99999"): "expected HOST:PORT",
+        }
+        running = {
+            words: subprocess.Popen(
+                [sys.executable, "-m", *map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            )
+            for words in cases
+        }
+        for words, process in running.items():
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 2, words
+            assert cases[words] in errors and len(errors.splitlines()) == 1, errors
+
+
+def test_without_the_extra_a_session_says_in_one_line_how_to_get_the_page_and_goes_on(endpoint: str) -> None:
+    script = "import sys; sys.modules['nicegui'] = None; from runtime.live import main; sys.exit(main())"
+    arguments = ["--demo", "--fast", "--no-dashboard", "--endpoint", endpoint, "--dashboard", "--log-json"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    lines = [line for line in done.stderr.splitlines() if "emotion-edge[dashboard]" in line]
+    assert len(lines) == 1 and json.loads(lines[0])["level"] == "WARNING"
+    assert "happy" in done.stdout
