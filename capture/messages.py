@@ -21,6 +21,7 @@ STREAMS: tuple[StreamName, ...] = ("text", "audio", "vision")
 State = Literal["starting", "ready", "running", "degraded", "absent", "ended", "failed"]
 
 MAX_BUFFER_BYTES = 8 << 20  # larger than any honest feature block or PCM chunk
+LATEST_NS = 2**62  # of any time: 146 years, and sums of two still fit an int64
 
 
 class CorruptMessage(ValueError):
@@ -129,8 +130,8 @@ def decode(frames: Sequence[bytes]) -> Message:
     """Turn the frames of a multipart into a message.
 
     Raises:
-        CorruptMessage: the header is not valid msgpack of a known type, or a buffer has another
-            size than the header says.
+        CorruptMessage: the header is not valid msgpack of a known type, a buffer has another size
+            than the header says, or a value is no number, no time, or not in order.
     """
     if not frames:
         raise CorruptMessage("a message without frames")
@@ -139,6 +140,7 @@ def decode(frames: Sequence[bytes]) -> Message:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptMessage(f"the header is no known message: {error}") from error
     buffers = frames[1:]
+    _check_times(header.stamp.t_capture_ns, header.stamp.t_publish_ns)
     match header:
         case _FeaturesHeader():
             _expect(buffers, 2)
@@ -146,6 +148,9 @@ def decode(frames: Sequence[bytes]) -> Message:
                 raise CorruptMessage(f"a block of {header.steps} vectors of {header.dim} columns")
             times_ns = _array(buffers[0], "<i8", header.steps)
             values = _array(buffers[1], "<f4", header.steps, header.dim)
+            _check_times(header.t_ready_ns, *times_ns[[0, -1]].tolist())
+            if (np.diff(times_ns) < 0).any() or not np.isfinite(values).all():
+                raise CorruptMessage("a block whose times go back, or with a value that is no number")
             return FeatureBlock(header.stamp, header.spec, header.t_ready_ns, times_ns, values)
         case _PcmHeader():
             _expect(buffers, 1)
@@ -154,6 +159,8 @@ def decode(frames: Sequence[bytes]) -> Message:
             return Pcm(header.stamp, header.rate_hz, _array(buffers[0], "<i2", header.samples))
         case Words() | Status():
             _expect(buffers, 0)
+            if isinstance(header, Words):
+                _check_words(header)
             return header
 
 
@@ -168,6 +175,18 @@ def unpack(data: bytes) -> list[bytes]:
         return _packed.decode(data)
     except msgspec.DecodeError as error:
         raise CorruptMessage(f"not a packed message: {error}") from error
+
+
+def _check_times(*times_ns: int) -> None:
+    if not all(-LATEST_NS < t_ns < LATEST_NS for t_ns in times_ns):
+        raise CorruptMessage(f"an impossible time among {times_ns} ns")
+
+
+def _check_words(message: Words) -> None:
+    _check_times(message.until_ns, *(t_ns for word in message.words for t_ns in (word.start_ns, word.end_ns)))
+    for word in message.words:
+        if word.end_ns < word.start_ns or not 0 <= word.probability <= 1:
+            raise CorruptMessage(f"a word that ends before it begins, or of probability {word.probability}")
 
 
 def _raw(array: npt.NDArray[np.generic], dtype: str) -> bytes:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from capture.messages import Word
@@ -31,10 +30,10 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 Line = tuple[int, str]  # its number in the file, from 1, and its text
 
 
-@dataclass(frozen=True, slots=True)
 class _Malformed(Exception):
-    line: int
-    problem: str
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(line, problem)
+        self.line, self.problem = line, problem
 
 
 def find(path: Path) -> Path | None:

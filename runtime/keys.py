@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ def client_key(path: Path) -> ClientKey:
 def _pair(path: Path) -> tuple[bytes, bytes | None]:
     try:
         public, secret = auth.load_certificate(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:  # the last: a line without "="
         raise KeyFileError(f"{path} is no key file: expected one of python -m runtime.keys") from error
     for key in (public, secret):
         if key is not None:
@@ -152,7 +153,7 @@ def _z85(key: str) -> bytes:
     try:
         if len(key) == 40 and len(zmq.utils.z85.decode(key)) == 32:
             return key.encode()
-    except (ValueError, KeyError, OverflowError, TypeError):
+    except (ValueError, KeyError, struct.error):
         pass
     raise KeyFileError(f"{key!r} is no CURVE key: expected 40 characters of Z85 (a client's public-key)")
 

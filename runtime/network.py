@@ -73,7 +73,7 @@ def load(folder: Path = BUNDLED) -> Network:
         features = spec.load(folder / "features.json")
     except FileNotFoundError as error:
         raise NetworkError(f"{folder} holds no network: {Path(error.filename).name} is missing") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NetworkError(f"{folder / 'bundle.json'} is damaged: {error}") from error
     for name, expected in manifest.sha256.items():
         _check_file(folder / name, expected)

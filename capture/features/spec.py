@@ -89,10 +89,10 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load(path: Path) -> FeatureSpec:
-    """Read a ``features.json``. Raises SpecMismatch when it is not one."""
+    """Read a ``features.json``. Raises SpecMismatch when it is not one, OSError when it cannot be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=FeatureSpec)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecMismatch(f"{path} is not a feature spec: {error}") from error
 
 

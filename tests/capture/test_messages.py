@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from capture.messages import (
+    LATEST_NS,
     MAX_BUFFER_BYTES,
     STREAMS,
     CorruptMessage,
@@ -28,24 +29,27 @@ from capture.messages import (
     unpack,
 )
 
-TIMES = st.integers(-(2**63), 2**63 - 1)
+TIMES = st.integers(1 - LATEST_NS, LATEST_NS - 1)
 STAMPS = st.builds(
     Stamp, st.text(max_size=20), st.sampled_from(STREAMS), st.integers(0, 2**63 - 1), TIMES, TIMES
 )
-FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @st.composite
 def blocks(draw: st.DrawFn) -> FeatureBlock:
     steps, dim = draw(st.integers(1, 8)), draw(st.integers(1, 9))
-    times = draw(hnp.arrays(np.int64, (steps,)))
+    times = np.sort(draw(hnp.arrays(np.int64, (steps,), elements=TIMES)))
     return FeatureBlock(
         draw(STAMPS), draw(st.text(max_size=12)), draw(TIMES), times,
         draw(hnp.arrays(np.float32, (steps, dim), elements=FLOATS)),
     )  # fmt: skip
 
 
-WORD = st.builds(Word, st.text(max_size=9), TIMES, TIMES, st.floats(0, 1), st.booleans())
+WORD = st.builds(
+    lambda text, times, *rest: Word(text, *sorted(times), *rest),
+    st.text(max_size=9), st.tuples(TIMES, TIMES), st.floats(0, 1), st.booleans(),
+)  # fmt: skip
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     blocks(),
     st.builds(Words, STAMPS, st.text(max_size=12), st.lists(WORD, max_size=4).map(tuple), TIMES),
@@ -169,3 +173,31 @@ def test_random_bytes_are_no_message(packed: bytes, frames: list[bytes]) -> None
         decode(frames)
     with pytest.raises(CorruptMessage):
         decode(unpack(packed))
+
+
+STAMP = Stamp("s", "audio", 0, 0, 0)
+
+
+def made(times: list[int], values: list[float]) -> FeatureBlock:
+    return FeatureBlock(STAMP, "a", 0, np.array(times), np.array([values] * len(times), np.float32))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        made([0], [1.0, float("nan")]),
+        made([0], [float("-inf")]),
+        made([5, 4], [1.0]),
+        made([LATEST_NS], [1.0]),
+        made([-(2**63)], [1.0]),
+        Status(Stamp("s", "audio", 0, LATEST_NS, 0), "ready"),
+        Pcm(Stamp("s", "audio", 0, 0, -LATEST_NS), 16_000, np.zeros(4, np.int16)),
+        Words(STAMP, "t", (), LATEST_NS),
+        Words(STAMP, "t", (Word("a", 3, 2),), 9),
+        Words(STAMP, "t", (Word("a", 2, 3, float("nan")),), 9),
+        Words(STAMP, "t", (Word("a", 2, 3, 1.5),), 9),
+    ],
+)
+def test_what_is_no_number_no_time_or_not_in_order_is_no_message(message: Message) -> None:
+    with pytest.raises(CorruptMessage):
+        decode(encode(message))

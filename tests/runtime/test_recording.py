@@ -90,19 +90,20 @@ def test_a_session_comes_back_exactly_and_as_often_as_you_like(tmp_path: Path) -
     assert [json.loads(data)["seq"] for _, data in emotions] == list(range(0, len(arrivals), 40))
 
 
-STAMPS = st.builds(Stamp, st.text(max_size=5), st.sampled_from(["audio", "vision"]), st.integers(0, 2**62),
-                   st.integers(-(2**62), 2**62), st.integers(-(2**62), 2**62))  # fmt: skip
+STAMPS = st.builds(Stamp, st.text(max_size=5), st.sampled_from(["audio", "vision"]), st.integers(0, 2**62 - 1),
+                   st.integers(1 - 2**62, 2**62 - 1), st.integers(1 - 2**62, 2**62 - 1))  # fmt: skip
 
 
 @st.composite
 def anything(draw: st.DrawFn) -> Message:
-    """A block or a piece of sound with any stamp and any bits inside."""
+    """A block or a piece of sound with any stamp and any numbers inside."""
     if draw(st.booleans()):
         return Pcm(draw(STAMPS), 16_000, draw(hnp.arrays(np.int16, st.integers(0, 20))))
     steps, dim = draw(st.integers(1, 4)), draw(st.integers(1, 5))
-    bits = draw(hnp.arrays(np.uint32, (steps, dim)))
-    times = draw(hnp.arrays(np.int64, (steps,)))
-    return FeatureBlock(draw(STAMPS), draw(st.text(max_size=5)), 0, times, bits.view(np.float32))
+    numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    values = draw(hnp.arrays(np.float32, (steps, dim), elements=numbers))
+    times = np.sort(draw(hnp.arrays(np.int64, (steps,), elements=st.integers(1 - 2**62, 2**62 - 1))))
+    return FeatureBlock(draw(STAMPS), draw(st.text(max_size=5)), 0, times, values)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), anything()), max_size=12))
