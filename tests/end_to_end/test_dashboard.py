@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -21,8 +22,11 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 
 from capture.messages import Words
+from runtime.dashboard.phrases import tenths
 from runtime.plan import DEMO
 from runtime.recording import Recorder, Recording
 from runtime.stream import Emotion, Modalities, Modality, Publisher, Sentiment, decode, schema
@@ -172,8 +176,9 @@ class Browser:
         return found
 
     def named(self, label: str) -> Any:
-        """The one element with an aria-label that begins so."""
-        (element,) = self.all(f'[aria-label^="{label}"]')
+        """The one element with an aria-label that begins so; what a press changes comes a moment later."""
+        found = until(lambda: self.all(f'[aria-label^="{label}"]'), f"an element named {label!r}")
+        (element,) = found
         return element
 
     def run(self, script: str) -> Any:
@@ -388,7 +393,9 @@ def browser_sees(browser: Browser, url: str) -> bool:
     return bool(browser.all('[aria-label="sentiment"]'))
 
 
-def test_beyond_loopback_a_token_is_made_and_demanded(serve: Callable[..., Served], recording: Path) -> None:
+def test_beyond_loopback_a_token_is_made_and_demanded_also_of_the_websocket(
+    serve: Callable[..., Served], browser: Browser, recording: Path
+) -> None:
     # 127.1 is this machine, written so that nobody can be sure of it before it is looked up.
     served = serve("runtime.dashboard", "--replay", recording, host="127.1").ready()
     shown = re.search(r"\?token=(\S+)", served.said)
@@ -407,12 +414,37 @@ def test_beyond_loopback_a_token_is_made_and_demanded(serve: Callable[..., Serve
     assert status("?token=wrong") == 401
     assert status("_nicegui_ws/socket.io/?EIO=4&transport=polling") == 401
     assert status(f"?token={shown[1]}") == 200
+    assert upgrade(served.port) == 403
+    browser.look(f"{served.url}?token={shown[1]}&at=5")  # the cookie opens the page and its WebSocket
+    assert browser.chrome.current_url == f"{served.url}?at=5"
+    browser.named("Play (P)").click()
+    until(lambda: browser.all('[aria-label="Pause (P)"]'), "an answer through the WebSocket")
 
 
-def test_on_loopback_another_name_for_this_machine_is_refused(playback: Served) -> None:
+def upgrade(port: int, **headers: str) -> int:
+    """Ask for the page's WebSocket; the status of the answer."""
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    ask = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    ask["Sec-WebSocket-Key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+    with contextlib.closing(link):
+        link.request("GET", "/_nicegui_ws/socket.io/?EIO=4&transport=websocket", headers=ask | headers)
+        return link.getresponse().status
+
+
+def test_on_loopback_another_name_and_another_sites_page_are_refused(playback: Served) -> None:
+    assert upgrade(playback.port) == 101
+    assert upgrade(playback.port, Origin="http://evil.example") == 403
     request = urllib.request.Request(playback.url, headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(request, timeout=10)
+
+
+@given(st.lists(st.floats(0, 5000), min_size=1, max_size=5))
+def test_rounded_segments_still_add_up_to_the_rounded_total(parts: list[float]) -> None:
+    rounded, total = tenths(parts, sum(parts))
+    assert round(sum(rounded) * 10) == round(total * 10)
+    assert abs(total - sum(parts)) <= 0.051
+    assert all(abs(a - b) < 0.11 for a, b in zip(rounded, parts, strict=True))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
