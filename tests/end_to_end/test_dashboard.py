@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capture.messages import Words
+from runtime import keys
 from runtime.dashboard.phrases import tenths
 from runtime.plan import DEMO
 from runtime.recording import Recorder, Recording
@@ -391,6 +392,27 @@ def browser_sees(browser: Browser, url: str) -> bool:
     browser.chrome.get(url)
     time.sleep(0.5)
     return bool(browser.all('[aria-label="sentiment"]'))
+
+
+def test_a_stream_that_asks_for_a_key_is_shown_to_who_has_one(
+    serve: Callable[..., Served], endpoint: str, tmp_path: Path
+) -> None:
+    recorded = decode(next(iter(Recording.open(DEMO).emotions()))[1])
+    message = msgspec.structs.replace(recorded, session="secret-session")
+    keys.init(tmp_path / "keys")
+    key = keys.add(tmp_path / "keys", "page")
+    with_key = serve("runtime.dashboard", "--endpoint", endpoint, "--key", key)
+    without = serve("runtime.dashboard", "--endpoint", endpoint)
+    with Publisher(endpoint, "secret-session", tmp_path / "keys") as publisher:
+        with_key.ready()
+        without.ready()
+
+        def seen(served: Served) -> bool:
+            publisher.publish(message)
+            return b"secret-session" in urllib.request.urlopen(served.url, timeout=10).read()
+
+        until(lambda: seen(with_key), "the session")
+        assert not seen(without)
 
 
 def test_beyond_loopback_a_token_is_made_and_demanded_also_of_the_websocket(
