@@ -82,6 +82,7 @@ class WordsPanel:
             say(self._said, f"{heard} in the last {window_s:.0f} s" if count else f"no words{why}")
             say(self._note, "The stream tells how many words were heard, not which.")
         swap(self._said, board.words is None, "count")
+        swap(self._provisional, not self._provisional.text, "gone")
 
 
 class LatencyPanel:
@@ -143,8 +144,11 @@ class HealthPanel:
             self._detail = text("", "muted small")
             with box("facts", "dl"):
                 self._engine, self._windows = _fact("engine"), _fact("windows")
-                self._network, self._passed = _fact("network"), _fact("passed over")
-                self._event = _fact("last event")
+                self._network, self._event = _fact("network"), _fact("last event")
+            with box("passed", "details") as self._passed_over:
+                with box("", "summary"):
+                    self._passed_count = text("", "inline-text")
+                self._passed = text("", "lines")
 
     def show(self, board: Board) -> None:
         emotion = board.emotion
@@ -172,10 +176,15 @@ class HealthPanel:
             swap(self._windows, emotion.dropped.windows > 0, "warn")
         begin = board.begin
         passed = {} if begin is None or begin.passed_over is UNSET else begin.passed_over
-        say(self._passed, "; ".join(f"{engine}: {why}" for engine, why in passed.items()))
+        engines = "engine does" if len(passed) == 1 else "engines do"
+        say(self._passed_count, f"{len(passed)} faster {engines} not run here: why")
+        say(
+            self._passed,
+            "\n".join(why if engine in why else f"{engine}: {why}" for engine, why in passed.items()),
+        )
+        swap(self._passed_over, not passed, "gone")
         say(self._event, board.event)
-        for fact in (self._passed, self._event):
-            swap(fact, not fact.text, "gone")
+        swap(self._event, not board.event, "gone")
 
     @staticmethod
     def _cell() -> ui.label:
