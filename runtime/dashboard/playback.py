@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable
-from itertools import pairwise
 
 from capture.messages import Status, Word, Words
 from runtime.dashboard.board import HISTORY_S, Board
@@ -81,12 +80,6 @@ class Playback:
                 self._senses.append((t_s, self._senses[-1][1] | {stamp.stream: status}))
             case _:
                 pass
-
-    @property
-    def hop_s(self) -> float:
-        """The usual time between two results, seconds."""
-        steps = sorted(b[0] - a[0] for a, b in pairwise(self._emotions))
-        return steps[len(steps) // 2] if steps else 0.5
 
 
 class Player:

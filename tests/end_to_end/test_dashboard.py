@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +100,16 @@ class Served:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def close(self) -> None:
+    def interrupt(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+
+    def close(self) -> None:
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +123,27 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
     yield run
     for served in started:
+        served.interrupt()
+    for served in started:
         served.close()
 
 
 @pytest.fixture(scope="module")
-def demo(serve: Callable[..., Served]) -> tuple[Served, str]:
-    """The bundled recording, again and again, with its page; and its stream's endpoint."""
+def demo_and_stream(serve: Callable[..., Served]) -> Iterator[tuple[Served, zmq.Socket[bytes]]]:
+    """The bundled recording, again and again, with its page; and a second subscriber to its stream."""
     endpoint = f"tcp://127.0.0.1:{free_port()}"
-    served = serve("runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint)
-    return served.ready(), endpoint
+    with zmq.Context.instance().socket(zmq.SUB) as stream:
+        stream.connect(endpoint)
+        stream.subscribe("emotion")
+        yield (
+            serve("runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint).ready(),
+            stream,
+        )
+
+
+@pytest.fixture
+def demo(demo_and_stream: tuple[Served, zmq.Socket[bytes]]) -> Served:
+    return demo_and_stream[0]
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +223,9 @@ def browser() -> Iterator[Browser]:
 
 
 def test_the_bars_move_every_panel_says_something_and_the_browser_has_no_complaint(
-    demo: tuple[Served, str], browser: Browser
+    demo: Served, browser: Browser
 ) -> None:
-    browser.look(demo[0].url)
+    browser.look(demo.url)
     first = until(lambda: sum(bars := browser.bars()) > 90 and bars, "scores")
     until(lambda: browser.bars() != first, "bars that move")
     assert 95 <= sum(browser.bars()) <= 105  # seven rounded shares of one
@@ -227,8 +242,8 @@ def test_the_bars_move_every_panel_says_something_and_the_browser_has_no_complai
     assert browser.complaints() == []
 
 
-def test_the_latency_bar_sums_to_the_total(demo: tuple[Served, str], browser: Browser) -> None:
-    browser.look(demo[0].url)
+def test_the_latency_bar_sums_to_the_total(demo: Served, browser: Browser) -> None:
+    browser.look(demo.url)
     said = until(
         lambda: (label := browser.named("latency ").get_attribute("aria-label")) != "latency" and label,
         "latency",
@@ -238,8 +253,8 @@ def test_the_latency_bar_sums_to_the_total(demo: tuple[Served, str], browser: Br
     assert sum(parts) == pytest.approx(total, abs=1e-6)
 
 
-def test_both_graphs_have_six_edges_that_thicken_and_thin(demo: tuple[Served, str], browser: Browser) -> None:
-    browser.look(demo[0].url)
+def test_both_graphs_have_six_edges_that_thicken_and_thin(demo: Served, browser: Browser) -> None:
+    browser.look(demo.url)
     widths = "return [...document.querySelectorAll('.edge')].map(e => e.style.strokeWidth)"
     first = until(lambda: all(now := browser.run(widths)) and now, "edges")
     assert len(first) == 12 and len(set(first)) > 2
@@ -250,13 +265,11 @@ def test_both_graphs_have_six_edges_that_thicken_and_thin(demo: tuple[Served, st
         assert 97 <= sum(map(int, re.findall(r"(\d+)%", said))) <= 103  # six rounded shares of one
 
 
-def test_dark_follows_the_system_and_the_switch_overrides_it(
-    demo: tuple[Served, str], browser: Browser
-) -> None:
+def test_dark_follows_the_system_and_the_switch_overrides_it(demo: Served, browser: Browser) -> None:
     ground = "return getComputedStyle(document.body).backgroundColor"
-    browser.look(demo[0].url)
+    browser.look(demo.url)
     light = browser.run(ground)
-    browser.look(demo[0].url, dark=True)
+    browser.look(demo.url, dark=True)
     dark = browser.run(ground)
     assert light != dark
     browser.named("Theme: as the system").click()
@@ -267,37 +280,35 @@ def test_dark_follows_the_system_and_the_switch_overrides_it(
 
 
 def test_on_a_phone_the_panels_stand_in_one_column_and_nothing_is_cut_off(
-    demo: tuple[Served, str], browser: Browser
+    demo: Served, browser: Browser
 ) -> None:
-    browser.look(demo[0].url, width=390, height=844)
+    browser.look(demo.url, width=390, height=844)
     assert browser.run("return document.documentElement.scrollWidth") <= 390
     boxes = [browser.named(panel + '"][class~="card').rect for panel in PANELS]
     assert len({round(box["x"]) for box in boxes}) == 1
     tops = [box["y"] for box in boxes]
     assert boxes[0]["y"] == min(tops) and len(set(tops)) == len(PANELS)
-    browser.look(demo[0].url)
+    browser.look(demo.url)
     assert len({round(browser.named(panel + '"][class~="card').rect["x"]) for panel in PANELS}) == 2
 
 
 def test_everything_comes_from_this_machine_and_everything_to_press_has_a_name(
-    demo: tuple[Served, str], browser: Browser
+    demo: Served, browser: Browser
 ) -> None:
-    browser.look(demo[0].url)
+    browser.look(demo.url)
     loaded = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
     assert len(loaded) > 5
-    assert [name for name in loaded if not name.startswith((demo[0].url, "data:", "blob:"))] == []
+    assert [name for name in loaded if not name.startswith((demo.url, "data:", "blob:"))] == []
     names = "button, input, [role=meter], [role=img]:not([aria-hidden=true])"
     for element in browser.all(names):
         assert element.accessible_name, element.get_attribute("outerHTML")
 
 
-def test_the_m_key_sets_a_marker_that_is_kept_with_its_time(
-    demo: tuple[Served, str], browser: Browser
-) -> None:
-    browser.look(demo[0].url)
+def test_the_m_key_sets_a_marker_that_is_kept_with_its_time(demo: Served, browser: Browser) -> None:
+    browser.look(demo.url)
     until(lambda: browser.all(".top")[0].text in LABELS, "an emotion")
     browser.chrome.switch_to.active_element.send_keys("m")
-    file = demo[0].folder / "emotion-edge/markers/demo.markers.jsonl"
+    file = demo.folder / "emotion-edge/markers/demo.markers.jsonl"
     until(file.exists, "a file of markers")
     note = browser.named("Note")
     note.send_keys("he laughs at m")  # a note is no key press
@@ -310,20 +321,19 @@ def test_the_m_key_sets_a_marker_that_is_kept_with_its_time(
     until(lambda: "he laughs at m" in browser.named("latest markers").text, "the marker on the page")
 
 
-def test_with_a_page_open_no_window_is_dropped(demo: tuple[Served, str], browser: Browser) -> None:
-    browser.look(demo[0].url)
-    subscriber = zmq.Context.instance().socket(zmq.SUB)
-    with subscriber:
-        subscriber.connect(demo[1])
-        subscriber.subscribe("emotion")
-        emotions: list[dict[str, Any]] = []
-        deadline = time.monotonic() + 4
-        while time.monotonic() < deadline:
-            if subscriber.poll(200):
-                message = json.loads(subscriber.recv_multipart()[1])
-                emotions += [message] if message["type"] == "emotion" else []
-    assert len(emotions) >= 5
+def test_with_the_pages_of_these_tests_open_no_window_was_dropped(
+    demo_and_stream: tuple[Served, zmq.Socket[bytes]], browser: Browser
+) -> None:
+    served, stream = demo_and_stream
+    browser.look(served.url)
+    emotions: list[dict[str, Any]] = []
+    while len(emotions) < 10 or stream.poll(0):  # all since the beginning
+        assert stream.poll(5000), "the stream has stopped"
+        message = json.loads(stream.recv_multipart()[1])
+        emotions += [message] if message["type"] == "emotion" else []
     assert all(sum(message["dropped"].values()) == 0 for message in emotions)
+    numbers = [message["seq"] for message in emotions]
+    assert all(b in (a + 1, 0) for a, b in pairwise(numbers))  # 0: the demo begins again
 
 
 def test_a_recording_is_played_and_scrubbed_with_its_words_provisional_ones_grey(
