@@ -90,11 +90,8 @@ def _repair(file: Path, out: Path) -> int:
     if not done.kept:
         print(f"{file} is whole: nothing to do")
         return 0
-    lost = [
-        f"{number} {what}"
-        for number, what in ((done.damaged, "damaged stretches"), (done.corrupt, "corrupt messages"))
-        if number
-    ]
+    lost = [f"{done.damaged} damaged stretches ({', '.join(done.gaps)})"] if done.damaged else []
+    lost += [f"{done.corrupt} corrupt messages"] if done.corrupt else []
     lost += ["what came after the end"] if done.broke_off else []
     print(f"{out}: {done.kept} messages, {done.seconds:.1f} s; lost: {', '.join(lost) or 'the end record'}")
     return 0

@@ -39,6 +39,9 @@ class Info(msgspec.Struct):
     started: str | None  # date of the first arrival; None: the header has no wall anchor
     duration_s: float
     complete: bool  # closed properly, nothing missing
+    truncated: bool  # breaks off: its writer was killed, or the copy is incomplete
+    damaged: list[str]  # stretches left out, in seconds since the start: "3.5 to 4.0 s"
+    repaired: dict[str, Any] | None  # what an earlier repair had to leave out
     warnings: list[str]
     streams: dict[StreamName, StreamInfo]
     faces: float | None  # share of the vision samples with a face, 0..1; None: it is not known
@@ -91,6 +94,9 @@ def summarise(recording: Recording) -> Info:
         started=_started(recording),
         duration_s=recording.duration_s,
         complete=not warnings,
+        truncated=recording.truncated,
+        damaged=list(map(recording.told, recording.gaps)),
+        repaired=(recording.end or {}).get("repaired"),
         warnings=warnings,
         streams=streams,
         faces=float(np.mean(faces)) if faces else None,
@@ -112,7 +118,13 @@ def tables(info: Info) -> list[Table]:
     about.add_row("words", str(info.words))
     about.add_row("emotion messages", str(info.emotions))
     about.add_row("size", f"{info.bytes / 1e6:.2f} MB")
-    about.add_row("closed properly", "yes" if info.complete and info.end is not None else "no")
+    about.add_row("closed properly", "no" if info.truncated or info.end is None else "yes")
+    about.add_row("damaged stretches", ", ".join(info.damaged) or "none")
+    if info.repaired is not None:
+        about.add_row("repaired; was lost", _told(info.repaired))
+    lost = sum(stream.gaps for stream in info.streams.values())
+    about.add_row("whole", "yes" if info.complete else "no: python -m runtime.recording repair mends it")
+    about.add_row("messages lost on the way", str(lost))
     streams = Table("stream", "messages", "samples", "rate", "gaps", "dropped", "last state", title="streams")
     for name, stream in info.streams.items():
         rate = "" if stream.rate_hz is None else f"{stream.rate_hz:.1f} Hz"
@@ -126,6 +138,13 @@ def tables(info: Info) -> list[Table]:
     for key, value in config.items():
         settings.add_row(key, msgspec.json.encode(value).decode())
     return [about, streams, settings]
+
+
+def _told(repaired: dict[str, Any]) -> str:
+    lost = ["what came after the end"] if repaired.get("broke_off") else []
+    lost += [str(gap) for gap in repaired.get("gaps", [])]
+    lost += [f"{repaired['corrupt']} corrupt messages"] if repaired.get("corrupt") else []
+    return ", ".join(lost) or "the end record"
 
 
 def _span(info: StreamInfo, first_ns: int, last_ns: int, samples: int) -> None:

@@ -42,11 +42,20 @@ _STREAMS: dict[str, StreamName] = {topic: stream for stream, topic in CAPTURE_TO
 _EXPECTED = "give a recording made with python -m runtime.live --record FILE"
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A stretch that was left out: between two messages of the file, on the session's clock."""
+
+    first_ns: int  # arrival of the last message before it
+    last_ns: int  # arrival of the first message after it
+
+
 @dataclass
 class Recording:
     """A recorded session. ``open`` makes one; iterate ``arrivals`` as often as you like.
 
-    ``corrupt``, ``damaged_chunks`` and ``missing`` count what the latest pass over the file had to leave out.
+    ``corrupt``, ``damaged_chunks`` and ``missing`` count what the latest pass over the file had to leave out,
+    ``gaps`` says where the damaged stretches were.
     """
 
     path: Path
@@ -59,6 +68,7 @@ class Recording:
     corrupt: int = 0  # messages that could not be decoded
     damaged_chunks: int = 0  # stretches of up to half a second that fail their checksum
     missing: int = 0  # messages that the end record counts and the pass did not find
+    gaps: list[Gap] = field(default_factory=list)  # neighbouring damaged stretches are one gap
     last_error: str = ""
     _recorded: int | None = field(default=None, repr=False)  # capture messages, by the end record
     _chunks: list[tuple[int, int]] = field(default_factory=list, repr=False)  # offset and size of bodies
@@ -93,12 +103,20 @@ class Recording:
                 f"the first {self.duration_s:.1f} s are there, what came after them is lost"
             )
         if self.damaged_chunks:
-            lines.append(f"{self.path}: {self.damaged_chunks} damaged stretches left out ({self.last_error})")
+            where = ", ".join(map(self.told, self.gaps))
+            lines.append(
+                f"{self.path}: {self.damaged_chunks} damaged stretches left out: {where} ({self.last_error})"
+            )
         if self.corrupt:
             lines.append(f"{self.path}: {self.corrupt} corrupt messages left out ({self.last_error})")
         if self.missing:
             lines.append(f"{self.path}: {self.missing} recorded messages are missing: the file is damaged")
         return lines
+
+    def told(self, gap: Gap) -> str:
+        """Where a gap is, for a person: seconds since the recording's start."""
+        first_s, last_s = ((t_ns - self.start_ns) / 1e9 for t_ns in (gap.first_ns, gap.last_ns))
+        return f"{first_s:.1f} to {last_s:.1f} s"
 
     def check(self, features: FeatureSpec) -> None:
         """Compare the recorded features with what a network expects.
@@ -145,6 +163,8 @@ class Recording:
     def raw(self) -> Iterator[Raw]:
         """Every message as it stands in the file; stretches that fail their checksum are left out."""
         self.corrupt = self.damaged_chunks = 0
+        self.gaps = []
+        latest_ns, open_gap = self.start_ns, False
         topics = dict(enumerate(TOPICS, start=1))
         with self.path.open("rb") as file:
             for offset, size in self._chunks:
@@ -158,13 +178,20 @@ class Recording:
                 except Exception as error:  # whatever a foreign decoder makes of damaged bytes
                     self.damaged_chunks += 1
                     self.last_error = f"at byte {offset}: {error or type(error).__name__}"
+                    open_gap = True
                     continue
                 for record in records:
                     if isinstance(record, Channel):
                         topics[record.id] = record.topic
                     elif isinstance(record, McapMessage):
+                        if open_gap:
+                            self.gaps.append(Gap(latest_ns, record.log_time))
+                            open_gap = False
+                        latest_ns = record.log_time
                         topic = topics.get(record.channel_id, "")
                         yield Raw(topic, record.log_time, record.publish_time, record.sequence, record.data)
+        if open_gap:  # up to the end of what was recorded
+            self.gaps.append(Gap(latest_ns, max(latest_ns, self.stop_ns)))
 
 
 def _scan(path: Path, file: BinaryIO) -> Recording:

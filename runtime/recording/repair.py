@@ -21,6 +21,7 @@ class Repaired:
     kept: int = 0  # messages
     seconds: float = 0.0  # of the session, from the first one to the last
     damaged: int = 0  # stretches that failed their checksum, left out
+    gaps: tuple[str, ...] = ()  # where they were: "3.5 to 4.0 s"
     corrupt: int = 0  # messages that cannot be decoded, left out
     broke_off: bool = False
 
@@ -68,6 +69,7 @@ def _copy(recording: Recording, half: Path) -> Repaired:
             recorder.copy(raw)
             kept += 1
         damaged = recording.damaged_chunks
-        lost = {"broke_off": recording.truncated, "damaged": damaged, "corrupt": corrupt}
+        gaps = tuple(map(recording.told, recording.gaps))
+        lost = {"broke_off": recording.truncated, "damaged": damaged, "gaps": gaps, "corrupt": corrupt}
         recorder.close({**(recording.end or {}), "repaired": lost})
-    return Repaired(kept, recording.duration_s, damaged, corrupt, recording.truncated)
+    return Repaired(kept, recording.duration_s, damaged, gaps, corrupt, recording.truncated)

@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,17 @@ def test_a_damaged_stretch_is_left_out_and_named(
     content[len(content) // 2] ^= 0xFF
     whole.write_bytes(content)
     assert main(["repair", str(whole), "--out", str(tmp_path / "mended.mcap")]) == 0
-    assert "lost: 1 damaged stretches" in capsys.readouterr().out
+    told = capsys.readouterr().out
     before, after = Recording.open(whole), Recording.open(tmp_path / "mended.mcap")
     assert [a.t_arrival_ns for a in before] == [a.t_arrival_ns for a in after]
     assert before.damaged_chunks == 1 and not after.warnings
+    (gap,) = before.gaps
+    times_ns = [raw.log_ns for raw in after.raw()]
+    assert any((gap.first_ns, gap.last_ns) == pair for pair in pairwise(times_ns))
+    assert f"lost: 1 damaged stretches ({before.told(gap)})" in told
+    was, now = summarise(before), summarise(after)
+    assert was.damaged == [before.told(gap)] and not was.complete
+    assert now.complete and now.repaired is not None and now.repaired["gaps"] == was.damaged
 
 
 def test_a_whole_one_is_left_alone(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
