@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from capture.features import audio, spec, text, vision
 from capture.features.spec import FeatureSpec, SpecMismatch, StreamSpec
@@ -21,6 +22,11 @@ from capture.messages import StreamName
 BUNDLED = Path(__file__).parent.parent / "models" / "pretrained"
 
 CAPTURED: dict[StreamName, StreamSpec] = {"text": text.SPEC, "audio": audio.SPEC, "vision": vision.SPEC}
+
+VOUCHED = ("network.onnx", "text_encoder.onnx", "tokenizer.json")  # features.json is held against CAPTURED
+
+Temperature = Annotated[float, Meta(gt=0, le=1000)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
 class NetworkError(ValueError):
@@ -33,9 +39,13 @@ class Manifest(msgspec.Struct, frozen=True):
     name: str
     task: Literal["classification", "regression"]
     labels: tuple[str, ...] = ()  # of a classification, in the order of the logits
-    temperature: float = 1.0  # divides the logits, for calibrated probabilities
-    temperatures: dict[str, float] = {}  # instead, for windows with these senses: LAV, LA, LV, AV, L, A, V
-    abstain_below: float = 0.0  # a top probability below this is published as `abstain`
+    temperature: Temperature = 1.0  # divides the logits, for calibrated probabilities
+    temperatures: dict[
+        str, Temperature
+    ] = {}  # instead, for windows with these senses: LAV, LA, LV, AV, L, A, V
+    abstain_below: Annotated[float, Meta(ge=0, le=1)] = (
+        0.0  # a top probability below this is published as `abstain`
+    )
     precision: str = "fp32"
     sha256: dict[str, str] = msgspec.field(default_factory=dict)
 
@@ -62,7 +72,7 @@ def load(folder: Path = BUNDLED) -> Network:
     """Open a bundle and check it.
 
     Raises:
-        NetworkError: a file is missing, damaged, or not of this format.
+        NetworkError: a file is missing, damaged, not vouched for, or not of this format.
         SpecMismatch: the network expects other features than this version of ``capture`` makes.
     """
     if not folder.is_dir():
@@ -75,6 +85,13 @@ def load(folder: Path = BUNDLED) -> Network:
         raise NetworkError(f"{folder} holds no network: {Path(error.filename).name} is missing") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NetworkError(f"{folder / 'bundle.json'} is damaged: {error}") from error
+    except OSError as error:
+        raise NetworkError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if manifest.sha256 and (unknown := [name for name in VOUCHED if name not in manifest.sha256]):
+        raise NetworkError(
+            f"{folder / 'bundle.json'} has no sha256 of {' and '.join(unknown)}: restore it, or write the "
+            "bundle again with python -m models.train"
+        )
     for name, expected in manifest.sha256.items():
         _check_file(folder / name, expected)
     features.check(CAPTURED)
@@ -86,6 +103,8 @@ def _check_file(path: Path, expected: str) -> None:
         actual = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError as error:
         raise NetworkError(f"{path.parent} holds no network: {path.name} is missing") from error
+    except (OSError, ValueError) as error:  # the second: a name with a NUL in it
+        raise NetworkError(f"{str(path)!r} cannot be read: {error}") from error
     if actual != expected:
         raise NetworkError(
             f"{path} is damaged: sha256 {actual[:12]}…, expected {expected[:12]}…; restore the file"

@@ -174,6 +174,19 @@ def _in_file(name: str, run: Callable[[Path], object]) -> Callable[[bytes], obje
     return written
 
 
+def _network() -> Callable[[bytes], object]:
+    """A bundle whose weights are right, so that the manifest alone decides."""
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    for name in (*network.VOUCHED, "features.json"):
+        (folder / name).symlink_to(network.BUNDLED / name)
+
+    def written(data: bytes) -> object:
+        (folder / "bundle.json").write_bytes(data)
+        return network.load(folder)
+
+    return written
+
+
 def _recording(path: Path) -> None:
     found = Recording.open(path)
     for _ in found:
@@ -214,6 +227,10 @@ def targets() -> tuple[Target, ...]:
         Target(
             "engine manifest", (MANIFEST,), _in_file("manifest.json", lambda p: artefact.read(p.parent)),
             (artefact.ArtefactError,), **json, turns=20,
+        ),
+        Target(
+            "network manifest", ((bundled / "bundle.json").read_bytes(),), _network(),
+            (network.NetworkError,), **json, turns=5,
         ),
         Target(
             "key file", (client.read_bytes(),), _in_file("k", keys.client_key), (keys.KeyFileError,),
