@@ -39,14 +39,10 @@ def face_landmarker(
     Raises:
         SourceError: ``asset_missing``, when it is nowhere and cannot be downloaded, or is another file.
     """
-    cache = Path(platformdirs.user_cache_dir("emotion-edge"))
-    given = os.environ.get("EMOTION_ASSETS")
-    for folder in (*([Path(given)] if given else []), cache):
-        path = folder / FACE_LANDMARKER
-        if path.is_file():
-            _check(path)
-            return path
-    remedy = f"connect to the internet once, or put {FACE_LANDMARKER_URL} into {given or cache}"
+    if (stored := stored_landmarker()) is not None:
+        return stored
+    *given, cache = folders()
+    remedy = f"connect to the internet once, or put {FACE_LANDMARKER_URL} into {(*given, cache)[0]}"
     try:
         content = _download(url, timeout_s, beat)
     except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
@@ -64,6 +60,26 @@ def face_landmarker(
             f"{FACE_LANDMARKER} cannot be stored in {cache} ({error.strerror}): "
             "set EMOTION_ASSETS to a folder that holds it",
         ) from error
+
+
+def folders() -> tuple[Path, ...]:
+    """Where it may lie: ``$EMOTION_ASSETS``, if that is set, and last the user's cache."""
+    given = os.environ.get("EMOTION_ASSETS")
+    return (*([Path(given)] if given else []), Path(platformdirs.user_cache_dir("emotion-edge")))
+
+
+def stored_landmarker() -> Path | None:
+    """Its path on this machine; None: it is not there yet.
+
+    Raises:
+        SourceError: ``asset_missing``, when another file lies in its place.
+    """
+    for folder in folders():
+        path = folder / FACE_LANDMARKER
+        if path.is_file():
+            _check(path)
+            return path
+    return None
 
 
 def _check(path: Path) -> None:

@@ -43,7 +43,7 @@ class SoundDevice:
     """
 
     def __init__(self, name: str) -> None:
-        self._pyaudio = _import_pyaudio()
+        self._pyaudio = import_pyaudio()
         self.buffers: queue.Queue[Buffer] = queue.Queue(WAITING_BUFFERS)
         self._full = False
         self._clock: Clock | None = None
@@ -111,7 +111,8 @@ class SoundDevice:
         return None, self._pyaudio.paContinue
 
 
-def _import_pyaudio() -> Any:
+def import_pyaudio() -> Any:
+    """The module. Raises SourceError (``no_pyaudio``) with what to install."""
     try:
         import pyaudio
     except ModuleNotFoundError as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,3 +25,16 @@ def test_the_wheel_is_complete_and_holds_no_tools(tmp_path: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"capture", "models", "runtime"}
     assert sum(archive.getinfo(name).file_size for name in names) < 40e6
+
+
+def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
+    """ONNX Runtime from 1.29 on does, and keeps an identifier on disk, unless it is told not to."""
+    places = {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    clean = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    for package in ("capture.whisper", "runtime.live", "runtime.engines.onnx", "models.served"):
+        program = f"import {package}, onnxruntime"
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=clean | places, capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    assert not list(tmp_path.rglob("deviceid")) and not (tmp_path / "Microsoft").exists()

@@ -90,8 +90,10 @@ def test_a_session_comes_back_exactly_and_as_often_as_you_like(tmp_path: Path) -
     assert [json.loads(data)["seq"] for _, data in emotions] == list(range(0, len(arrivals), 40))
 
 
-STAMPS = st.builds(Stamp, st.text(max_size=5), st.sampled_from(["audio", "vision"]), st.integers(0, 2**62 - 1),
-                   st.integers(1 - 2**62, 2**62 - 1), st.integers(1 - 2**62, 2**62 - 1))  # fmt: skip
+TIMES = st.integers(1 - 2**62, 2**62 - 1)
+STAMPS = st.builds(
+    Stamp, st.text(max_size=5), st.sampled_from(["audio", "vision"]), st.integers(0, 2**62 - 1), TIMES, TIMES
+)
 
 
 @st.composite
@@ -102,7 +104,7 @@ def anything(draw: st.DrawFn) -> Message:
     steps, dim = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
     values = draw(hnp.arrays(np.float32, (steps, dim), elements=numbers))
-    times = np.sort(draw(hnp.arrays(np.int64, (steps,), elements=st.integers(1 - 2**62, 2**62 - 1))))
+    times = np.sort(draw(hnp.arrays(np.int64, (steps,), elements=TIMES)))
     return FeatureBlock(draw(STAMPS), draw(st.text(max_size=5)), 0, times, values)
 
 

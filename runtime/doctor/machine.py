@@ -1,0 +1,177 @@
+"""Checks of the machine: Python and packages, devices and permissions, disk, memory, clock, endpoint."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import platformdirs
+from packaging.requirements import Requirement
+
+from capture import devices
+from capture.trouble import SourceError
+from runtime.config import Config
+from runtime.doctor.finding import Finding, fault, ok, warning
+from runtime.endpoint import EndpointError
+from runtime.keys import KeyFileError
+from runtime.stream import Publisher
+
+PACKAGE = "emotion-edge"
+EXTRAS = {  # module -> its extra, and what is missing without it
+    "pyaudio": ("mic", "no microphone"),
+    "faster_whisper": ("whisper", "no words but subtitles"),
+    "nicegui": ("dashboard", "no page in a browser"),
+}
+LEAST_DISK_BYTES = 1 << 30
+LEAST_MEMORY_BYTES = 1 << 30
+COARSE_CLOCK_S = 1e-3
+
+
+def packages() -> Finding:
+    """What the live install needs is there, in the versions that it was written for."""
+    wrong = []
+    for text in importlib.metadata.requires(PACKAGE) or ():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append((str(requirement), "is missing"))
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append((str(requirement), f"is {found}"))
+    if wrong:
+        told = ", ".join(f"{name} {what}" for name, what in wrong)
+        return fault(told, f"pip install {' '.join(repr(name) for name, _ in wrong)}")
+    return ok(f"{PACKAGE} {importlib.metadata.version(PACKAGE)}, Python {sys.version.split()[0]}")
+
+
+def extras(config: Config) -> Finding:
+    """What is optional, and what a session lacks without it."""
+    missing = [(extra, without) for module, (extra, without) in EXTRAS.items() if not _installed(module)]
+    if not missing:
+        return ok(", ".join(extra for extra, _ in EXTRAS.values()))
+    names = ",".join(extra for extra, _ in missing)
+    told = "; ".join(f"{extra}: {without}" for extra, without in missing)
+    asked = config.asr.startswith("whisper") and any(extra == "whisper" for extra, _ in missing)
+    return (fault if asked else warning)(told, f"pip install '{PACKAGE}[{names}]'")
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+def camera(config: Config, listed: Path = devices.VIDEO, folder: Path = devices.DEV) -> Finding:
+    """The camera that a session would open is there, and may be opened."""
+    if config.camera == "none":
+        return ok("switched off")
+    found = devices.cameras(listed, folder)
+    if not found:
+        inside = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+        how = "pass it to the container: --device /dev/video0" if inside else "connect one"
+        return warning("none on this machine", f"{how}, or use --input FILE, or --input rtsp://…")
+    wanted = [c for c in found if config.camera in (c.option.split()[1], c.path)]
+    if not wanted:
+        there = ", ".join(f"{c.option.split()[1]}: {c.name}" for c in found)
+        return fault(f"there is no camera {config.camera} (there are {there})", found[0].option)
+    if not wanted[0].readable:
+        who = os.environ.get("USER", "$USER")
+        return fault(
+            f"{wanted[0].path} may not be opened by you", f"sudo usermod -aG video {who}; log in again"
+        )
+    return ok(f"{wanted[0].name} ({wanted[0].path})")
+
+
+def microphone(config: Config) -> Finding:
+    """The microphone that a session would open is there."""
+    if config.microphone == "none":
+        return ok("switched off")
+    try:
+        found = devices.microphones()
+    except SourceError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return warning(detail or str(error), remedy)
+    if not found:
+        return warning("none on this machine", "connect one, or use --input FILE")
+    name = config.microphone.lower()
+    if name == "default":
+        matching = [one for one in found if one.default] or found
+    else:
+        matching = [one for one in found if name == one.option.split()[1]]
+        matching = matching or [one for one in found if name in one.name.lower()]
+    if not matching:
+        there = ", ".join(f"{m.option.split()[1]}: {m.name}" for m in found)
+        return fault(f"there is no microphone {config.microphone!r} (there are {there})", found[0].option)
+    return ok(f"{matching[0].name} ({matching[0].rate_hz} Hz)")
+
+
+def endpoint(config: Config) -> Finding:
+    """The stream can be published where it was asked for, to those who may hear it."""
+    try:
+        Publisher(config.endpoint, "doctor", None if config.keys is None else Path(config.keys)).close()
+    except (EndpointError, KeyFileError) as error:
+        detail, _, remedy = str(error).partition(": ")
+        return fault(detail, remedy)
+    return ok(f"{config.endpoint} is free")
+
+
+def disk(config: Config) -> Finding:
+    """There is room, and permission, for what is downloaded, built and recorded."""
+    folders = {"the cache": Path(platformdirs.user_cache_dir(PACKAGE))}
+    if config.record is not None:
+        folders["the recording"] = Path(config.record).absolute().parent
+    least = None
+    for what, folder in folders.items():
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=there) as file:
+                file.write(b"\0" * 4096)
+                file.flush()
+        except OSError as error:
+            return fault(
+                f"{what} cannot be written in {there} ({error.strerror})", f"make room, or chown {there}"
+            )
+        free = shutil.disk_usage(there).free
+        least = free if least is None else min(least, free)
+        if free < LEAST_DISK_BYTES:
+            return warning(
+                f"{free / 1e6:.0f} MB left for {what} in {there}", "make room: 1 GB is comfortable"
+            )
+    return ok(f"{(least or 0) / 1e9:.0f} GB free")
+
+
+def memory() -> Finding:
+    """A session takes some 700 MB, with a recogniser more."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(lines["MemAvailable"].split()[0]) * 1024
+    if available < LEAST_MEMORY_BYTES:
+        return warning(f"{available / 1e6:.0f} MB available", "close other programs, or use --asr none")
+    return ok(f"{available / 1e9:.1f} GB available, {os.cpu_count()} processors")
+
+
+def clock() -> Finding:
+    """The capture clock is fine enough, and dates can be believed."""
+    info = time.get_clock_info("monotonic")
+    if info.resolution > COARSE_CLOCK_S:
+        return warning(
+            f"the monotonic clock ticks every {info.resolution * 1e3:g} ms", "use another kernel clock"
+        )
+    told = f"ticks every {info.resolution * 1e9:g} ns"
+    if shutil.which("timedatectl") is None:
+        return ok(f"{told}; whether the date is synchronised is not known here")
+    command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    if answer.stdout.strip() == "no":
+        return warning("the date is not synchronised: wall times may be off", "sudo timedatectl set-ntp true")
+    return ok(told if answer.returncode else f"{told}; the date is synchronised")
