@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from capture import assets
+from capture.address import shown
 from capture.features.vision import PRESENCE, SPEC, FaceFeatures
 from capture.frames import Frame, Newest, RateCap, from_camera, from_file, open_camera, open_track
 from capture.link import Link, Outlet, arguments, run
@@ -34,7 +35,7 @@ def watch(link: Link, source: str) -> None:
     track = open_track(source) if source.startswith("file:") else None
     camera = open_camera(source) if track is None else None
     with FaceFeatures(asset) as features:
-        go = link.wait_for_go(detail=source)
+        go = link.wait_for_go(detail=shown(source))
         if link.stopping:
             return
         cap = RateCap(SPEC.rate_hz)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture import noise
+from capture.address import shown
 from capture.link import Link, Outlet
 from capture.track import Track, wait_until
 from capture.trouble import SourceError
@@ -156,7 +157,8 @@ def open_camera(source: str) -> Any:
         return camera
     if not source.startswith("device:"):
         raise SourceError(
-            "no_device", f"{source} gives no picture within {ANSWER_MS / 1000:g} s: check address and network"
+            "no_device",
+            f"{shown(source)} gives no picture within {ANSWER_MS / 1000:g} s: check address and network",
         )
     there = ", ".join(sorted(glob.glob("/dev/video*"))) or "none"  # noqa: PTH207 - a pattern of devices
     raise SourceError(

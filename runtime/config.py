@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from capture.address import shown
 from runtime.dashboard.address import Address, AddressError
 from runtime.endpoint import DEFAULT_ENDPOINT
 from runtime.engine import ENGINES
@@ -83,6 +84,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError("loop belongs to the demo: add --demo")
         if self.record and self.demo:
             raise ConfigError("record has nothing to keep of the demo: it is a recording already")
+
+
+def told(config: Config) -> dict[str, Any]:
+    """The settings as they may be published and recorded: no password of a network camera."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    if config.input is not None:
+        values["input"] = shown(config.input)
+    return values
 
 
 def load(toml: Path | None, overrides: dict[str, Any]) -> Config:

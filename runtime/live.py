@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import msgspec
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -191,7 +190,7 @@ def configuration(plan: Plan) -> Table:
     """The resolved configuration, for the start of a session."""
     table = Table(box=None, show_header=False, pad_edge=False)
     about = plan.network.manifest.name, plan.network.hash
-    settings = msgspec.to_builtins(plan.config) | {
+    settings = config.told(plan.config) | {
         "session": plan.name,
         "engine": plan.engine.name,
         "network": f"{about[0]} ({about[1]})",

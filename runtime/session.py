@@ -15,7 +15,7 @@ import msgspec
 from capture.clock import anchor
 from capture.messages import STREAMS
 from runtime.compose import Timing, compose
-from runtime.config import Config
+from runtime.config import Config, told
 from runtime.engine import Engine, EngineError, Prediction
 from runtime.network import CAPTURED, Network
 from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
@@ -118,7 +118,7 @@ class Session:
             session=self.name,
             started=wall(self._anchor.wall_ns(source.start_ns)),
             clock=source.clock.kind,
-            config=msgspec.to_builtins(self._config),
+            config=told(self._config),
             model=self._model,
             streams={name: spec.hash for name, spec in CAPTURED.items()},
             software=importlib.metadata.version("emotion-edge"),

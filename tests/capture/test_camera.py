@@ -216,8 +216,9 @@ def test_a_missing_asset_is_absent_before_any_device_is_opened(start: Start, tmp
 
 def test_an_address_where_nobody_answers_is_no_device() -> None:
     with pytest.raises(SourceError, match="gives no picture") as caught:
-        open_camera("http://127.0.0.1:9/video")
+        open_camera("http://me:s3cret@127.0.0.1:9/video")
     assert caught.value.reason == "no_device"
+    assert "s3cret" not in str(caught.value) and "@127.0.0.1:9/video" in str(caught.value)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime import config
-from runtime.config import ConfigError
+from runtime.config import Config, ConfigError, told
 
 
 def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
@@ -43,3 +43,17 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     file.write_text("hop_s is 1")
     with pytest.raises(ConfigError, match=r"s\.toml"):
         config.load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("rtsp://me:s3cret@10.0.0.9:554/live?x=1", "rtsp://…@10.0.0.9:554/live?x=1"),
+        ("http://me@cam/video", "http://…@cam/video"),
+        ("rtsp://10.0.0.9/live", "rtsp://10.0.0.9/live"),
+        ("films/a@b.mp4", "films/a@b.mp4"),
+        ("http://[broken", "http://[broken"),
+    ],
+)
+def test_a_cameras_password_is_told_to_nobody(source: str, expected: str) -> None:
+    assert told(Config(input=source))["input"] == expected
