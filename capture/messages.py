@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ State = Literal["starting", "ready", "running", "degraded", "absent", "ended", "
 
 MAX_BUFFER_BYTES = 8 << 20  # larger than any honest feature block or PCM chunk
 LATEST_NS = 2**62  # of any time: 146 years, and sums of two still fit an int64
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]  # a capture process never comes so far
 
 
 class CorruptMessage(ValueError):
@@ -36,7 +37,9 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     session: str
     stream: StreamName
-    seq: int  # counts every message of the stream, also those that were dropped on the way
+    seq: Annotated[
+        int, msgspec.Meta(ge=-1, le=2**48)
+    ]  # counts every message of the stream, also those that were dropped on the way
     t_capture_ns: int  # when the newest sample inside happened
     t_publish_ns: int  # when the message was handed to the bus
 
@@ -87,8 +90,8 @@ class Status(msgspec.Struct, frozen=True, tag="status", forbid_unknown_fields=Tr
     state: State
     reason: str | None = None  # short and stable: "asset_missing", "no_device", "no_face"
     detail: str = ""  # one line for a person
-    dropped: int = 0  # samples lost inside the process so far (newest-only camera, device overflow)
-    produced: int = 0  # samples published so far
+    dropped: Count = 0  # samples lost inside the process so far (newest-only camera, device overflow)
+    produced: Count = 0  # samples published so far
 
 
 Message: TypeAlias = FeatureBlock | Words | Pcm | Status

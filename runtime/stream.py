@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -284,6 +285,7 @@ class Publisher:
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second subscriber to one topic is news, too
         self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+        mask = os.umask(0o177)  # an ipc file is this user's alone, wherever it lies
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -294,6 +296,8 @@ class Publisher:
                 f"{endpoint} cannot be bound ({zmq.strerror(error.errno or 0)}): "
                 f"expected an address of this machine, such as {DEFAULT_ENDPOINT}"
             ) from error
+        finally:
+            os.umask(mask)
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)  # where subscribers connect to
 
     def publish(self, message: Message) -> bytes:

@@ -29,6 +29,7 @@ from capture.features.text import SPEC as TEXT
 from capture.messages import (
     CorruptMessage,
     FeatureBlock,
+    Message,
     Pcm,
     Stamp,
     Status,
@@ -152,7 +153,7 @@ def _features() -> spec.FeatureSpec:
 def _messages() -> tuple[bytes, ...]:
     rng = np.random.default_rng(0)
     times = np.arange(3) * 20_000_000 + SECOND
-    made = [
+    made: list[Message] = [
         FeatureBlock(Stamp("s", "audio", 3, SECOND, SECOND), audio.SPEC.hash, SECOND, times,
                      rng.normal(size=(3, audio.SPEC.dim)).astype(np.float32)),
         FeatureBlock(Stamp("s", "vision", 7, SECOND, SECOND), vision.SPEC.hash, SECOND, times[:1],

@@ -31,7 +31,7 @@ from capture.messages import (
 
 TIMES = st.integers(1 - LATEST_NS, LATEST_NS - 1)
 STAMPS = st.builds(
-    Stamp, st.text(max_size=20), st.sampled_from(STREAMS), st.integers(0, 2**63 - 1), TIMES, TIMES
+    Stamp, st.text(max_size=20), st.sampled_from(STREAMS), st.integers(-1, 2**48), TIMES, TIMES
 )
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -192,12 +192,15 @@ def made(times: list[int], values: list[float]) -> FeatureBlock:
         made([-(2**63)], [1.0]),
         Status(Stamp("s", "audio", 0, LATEST_NS, 0), "ready"),
         Pcm(Stamp("s", "audio", 0, 0, -LATEST_NS), 16_000, np.zeros(4, np.int16)),
+        Status(STAMP, "ready", dropped=-1),
+        Status(STAMP, "ready", produced=2**63),
+        Status(Stamp("s", "audio", 2**62, 0, 0), "ready"),
         Words(STAMP, "t", (), LATEST_NS),
         Words(STAMP, "t", (Word("a", 3, 2),), 9),
         Words(STAMP, "t", (Word("a", 2, 3, float("nan")),), 9),
         Words(STAMP, "t", (Word("a", 2, 3, 1.5),), 9),
     ],
 )
-def test_what_is_no_number_no_time_or_not_in_order_is_no_message(message: Message) -> None:
+def test_what_is_no_number_no_time_no_count_or_not_in_order_is_no_message(message: Message) -> None:
     with pytest.raises(CorruptMessage):
         decode(encode(message))

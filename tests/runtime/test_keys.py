@@ -177,6 +177,16 @@ def test_beyond_loopback_only_with_keys_and_somebody_on_the_list(folder: Path) -
             assert next(one).session == "lab"
 
 
+def test_an_ipc_stream_is_its_users_alone_whatever_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Publisher(f"ipc://{tmp_path / 'stream'}", "lab"):
+            assert (tmp_path / "stream").is_socket() and mode(tmp_path / "stream") == 0o600
+        assert os.umask(0) == 0  # the publisher gave it back
+    finally:
+        os.umask(before)
+
+
 def test_the_whole_way_by_commands(folder: Path, endpoint: str) -> None:
     """As a user types it: add, run the demo with keys, listen with the file and without."""
 
