@@ -41,6 +41,8 @@ def repair(path: Path, out: Path) -> Repaired:
         return Repaired()
     if out.exists():
         raise RecordingError(f"{out} exists already: a recording is never overwritten; choose another --out")
+    if not out.parent.is_dir():
+        raise RecordingError(f"{out}: {out.parent} is no folder: choose another --out")
     half = out.with_name(f".{out.name}.half")
     half.unlink(missing_ok=True)  # of a repair that was killed
     try:

@@ -15,7 +15,7 @@ import pytest
 import pyxdf
 from pyarrow import parquet
 
-from runtime.recording import Recording
+from runtime.recording import Recorder, Recording
 from runtime.recording.__main__ import main
 from runtime.recording.info import summarise
 from runtime.stream import Emotion, decode
@@ -167,6 +167,13 @@ def rescore(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
+def timeless(payload: bytes) -> bytes:
+    """A published message without what depends on how fast the machine was."""
+    message = json.loads(payload)
+    del message["latency_ms"], message["time"]["published_ns"]
+    return json.dumps(message).encode()
+
+
 def test_rescoring_twice_gives_the_same_answers_and_keeps_what_was_captured(
     whole: Path, tmp_path: Path
 ) -> None:
@@ -174,11 +181,7 @@ def test_rescoring_twice_gives_the_same_answers_and_keeps_what_was_captured(
     for name in ("one.mcap", "two.mcap"):
         done = rescore(whole, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
-        told = []
-        for message in emotions(tmp_path / name):
-            values = json.loads(json.dumps({"emotions": message.emotions}, default=lambda s: str(s)))
-            told.append((message.seq, message.time.end_ns, message.time.wall, values))
-        answers.append(told)
+        answers.append([timeless(payload) for _, payload in Recording.open(tmp_path / name).emotions()])
     assert answers[0] == answers[1] and len(answers[0]) == len(emotions(whole))
     first, again = (list(Recording.open(path)) for path in (whole, tmp_path / "one.mcap"))
     assert [a.t_arrival_ns for a in again] == [a.t_arrival_ns for a in first]
@@ -187,3 +190,27 @@ def test_rescoring_twice_gives_the_same_answers_and_keeps_what_was_captured(
 def test_a_network_that_is_none_is_one_line(whole: Path, tmp_path: Path) -> None:
     done = rescore(whole, "--network", tmp_path / "nowhere", "--out", tmp_path / "x.mcap")
     assert done.returncode == 2 and "nowhere" in done.stderr and not (tmp_path / "x.mcap").exists()
+
+
+def test_a_network_for_other_features_than_the_recorded_is_one_line(whole: Path, tmp_path: Path) -> None:
+    recording = Recording.open(whole)
+    begin = recording.begin | {"streams": {"vision": "0123456789ab"}}
+    with Recorder(tmp_path / "other.mcap", begin) as recorder:
+        for raw in recording.raw():
+            recorder.copy(raw)
+    done = rescore(tmp_path / "other.mcap", "--out", tmp_path / "x.mcap")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert done.returncode == 2 and "other vision features than the network expects" in line
+    assert not (tmp_path / "x.mcap").exists()
+
+
+def test_a_folder_that_is_none_is_one_line(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole.write_bytes(whole.read_bytes()[:100_000])
+    for command in ("repair", "export"):
+        for folder in (whole, tmp_path / "none"):
+            assert main([command, str(whole), "--out", str(folder / "x")]) == 2
+            told = capsys.readouterr().err
+            assert told.startswith("error: ") and told.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [whole]
