@@ -16,8 +16,13 @@ from types import TracebackType
 
 import zmq
 
-from capture.messages import CorruptMessage, Message, Stamp, decode, encode
+from capture.messages import CorruptMessage, FeatureBlock, Message, Pcm, Status, Words, decode, encode
 
+CARRIES: dict[str, tuple[type, ...]] = {  # what may come over the pipe of a stream
+    "text": (Words, Status),
+    "audio": (FeatureBlock, Pcm, Status),
+    "vision": (FeatureBlock, Status),  # and so no picture, whatever a process sends
+}
 QUEUE_MESSAGES = 256  # per stream: more than 5 s of vision, 10 s of audio blocks
 
 
@@ -106,7 +111,8 @@ class Receiver:
     """The receiving end of a pipe: decodes, and counts what is missing or wrong.
 
     ``sequence.gaps`` counts messages that never came, ``corrupt`` those that could not be read or
-    belong to another session or stream; they are dropped, never guessed at.
+    belong to another session or stream, or are of a type that this stream does not have; they are
+    dropped, never guessed at.
     """
 
     def __init__(self, endpoint: str, *, session: str, stream: str) -> None:
@@ -130,7 +136,7 @@ class Receiver:
                 return None
             try:
                 message = decode(frames)
-                self._check(message.stamp)
+                self._check(message)
             except CorruptMessage as error:
                 self.corrupt += 1
                 self.last_error = str(error)
@@ -140,10 +146,13 @@ class Receiver:
     def close(self) -> None:
         self.socket.close()
 
-    def _check(self, stamp: Stamp) -> None:
+    def _check(self, message: Message) -> None:
+        stamp = message.stamp
         if stamp.session != self._session or stamp.stream != self._stream:
             raise CorruptMessage(
                 f"{stamp.stream} of session {stamp.session!r} on the pipe of "
                 f"{self._stream} of {self._session!r}"
             )
+        if not isinstance(message, CARRIES[self._stream]):
+            raise CorruptMessage(f"{type(message).__name__} on the pipe of {self._stream}")
         self.sequence.observe(stamp.seq)

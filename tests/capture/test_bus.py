@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from capture.bus import Receiver, Sender, Sequence, ipc, private_folder
-from capture.messages import FeatureBlock, Message, Stamp, Words, encode
+from capture.messages import FeatureBlock, Message, Pcm, Stamp, Words, encode
 
 
 @pytest.fixture
@@ -155,6 +155,18 @@ def test_another_session_or_stream_is_refused_and_counted(endpoint: str, receive
     assert receiver.corrupt == 2 and "'somebody else" not in receiver.last_error
     assert "text of session 's'" in receiver.last_error
     assert receiver.sequence.gaps == 0, "foreign numbers are not ours to count"
+
+
+def test_words_and_sound_on_the_pipe_of_the_camera_are_refused_and_counted(
+    endpoint: str, receiver: Receiver
+) -> None:
+    with Sender(endpoint) as sender:
+        sender.send(Words(Stamp("s", "vision", 900, 0, 0), "h", (), 0))
+        sender.send(Pcm(Stamp("s", "vision", 901, 0, 0), 16_000, np.zeros(4, np.int16)))
+        sender.send(block(0))
+        messages = drain(receiver, lambda got: len(got) == 1)
+    assert seqs(messages) == [0] and receiver.corrupt == 2 and receiver.sequence.gaps == 0
+    assert receiver.last_error == "Pcm on the pipe of vision"
 
 
 def test_garbage_on_the_pipe_is_counted_and_the_receiver_goes_on(endpoint: str, receiver: Receiver) -> None:
