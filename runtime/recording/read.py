@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -36,8 +37,12 @@ from runtime.recording.layout import (
 T = TypeVar("T")
 MAGIC = b"\x89MCAP0\r\n"
 MAX_RECORD_BYTES = 64 << 20  # of a chunk, packed or not: far more than the recorder makes
+DAMAGE = 0  # stands for a stretch in which no record can be made out; MCAP has no such opcode
+MOST_OPCODE = 15  # of MCAP 1.0; the recorder writes no private ones
 _HEAD = struct.Struct("<BQ")  # opcode, length
 _CHUNK_HEAD = struct.Struct("<QQ")  # first and last log_time
+_PACKED = b"\x04\x00\x00\x00zstd"  # in the head of each of the recorder's chunks, so far from its start:
+_PACKED_AT = _HEAD.size + _CHUNK_HEAD.size + struct.calcsize("<QI")  # times; size unpacked, checksum
 _STREAMS: dict[str, StreamName] = {topic: stream for stream, topic in CAPTURE_TOPICS.items()}
 _EXPECTED = "give a recording made with python -m runtime.live --record FILE"
 
@@ -219,6 +224,8 @@ def _scan(path: Path, file: BinaryIO) -> Recording:
         elif opcode == Opcode.CHUNK and length >= _CHUNK_HEAD.size:
             chunks.append((offset, length))
             times_ns += _CHUNK_HEAD.unpack(file.read(_CHUNK_HEAD.size))
+        elif opcode == DAMAGE:
+            chunks.append((offset, 0))  # a stretch that cannot be read: counted and told like any other
         elif opcode == Opcode.FOOTER:
             file.seek(offset + length)
             complete = file.read(len(MAGIC)) == MAGIC
@@ -237,16 +244,37 @@ def _scan(path: Path, file: BinaryIO) -> Recording:
 
 
 def _records(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
-    """Opcode, offset and length of each record's body; ends where the file breaks off."""
+    """Opcode, offset and length of each record's body; ends where the file breaks off.
+
+    Where a record's own head is damaged, DAMAGE and the next chunk that can be made out.
+    """
     offset = file.tell()
     while offset + _HEAD.size <= size:
         file.seek(offset)
         opcode, length = _HEAD.unpack(file.read(_HEAD.size))
+        if not 0 < opcode <= MOST_OPCODE or length > size - offset - _HEAD.size:
+            following = _next_chunk(file, offset + 1, size)
+            if following is None:
+                return
+            yield DAMAGE, offset, 0
+            offset = following
+            continue
         offset += _HEAD.size
-        if length > size - offset:
-            return
         yield opcode, offset, length
         offset += length
+
+
+def _next_chunk(file: BinaryIO, offset: int, size: int) -> int | None:
+    """Where the next chunk begins, by how its head looks. Its checksum tells later whether it is one."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(_PACKED, offset + _PACKED_AT)
+        while at >= 0:
+            start = at - _PACKED_AT
+            opcode, length = _HEAD.unpack_from(data, start)
+            if opcode == Opcode.CHUNK and length <= size - start - _HEAD.size:
+                return start
+            at = data.find(_PACKED, at + 1)
+    return None
 
 
 def _metadata(body: bytes) -> tuple[str, dict[str, str]]:

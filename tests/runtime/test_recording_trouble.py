@@ -201,6 +201,27 @@ def test_flipped_bits_cost_a_stretch_and_are_reported_and_never_crash(tmp_path: 
     assert damaged > 20
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"\x06" + b"\xff" * 8, b"\x06" + bytes(8), b"\xee" * 9, b"\x46"],
+    ids=["long", "empty", "all", "kind"],
+)
+def test_a_chunk_whose_length_is_lost_costs_no_more_than_itself(tmp_path: Path, head: bytes) -> None:
+    path = write(tmp_path / "a.mcap", scene())
+    whole = [arrival.message.stamp for arrival in Recording.open(path)]
+    sound = Recording.open(path)
+    offset, _ = sound._chunks[2]
+    data = bytearray(path.read_bytes())
+    data[offset - 9 : offset - 9 + len(head)] = head
+    path.write_bytes(data)
+    recording = Recording.open(path)
+    got = [arrival.message.stamp for arrival in recording]
+    assert len(got) == len(whole) - 10 and not recording.truncated and recording.end == sound.end
+    assert recording.damaged_chunks >= 1 and len(recording.gaps) == 1 and recording.missing == 10
+    (gap,) = recording.gaps
+    assert 300 * MS <= gap.last_ns - gap.first_ns <= 500 * MS
+
+
 def test_random_bytes_behind_the_magic_never_crash(tmp_path: Path) -> None:
     data = write(tmp_path / "a.mcap", scene()).read_bytes()
     rng = random.Random(4)
