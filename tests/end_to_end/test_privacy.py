@@ -92,7 +92,7 @@ def test_who_listens_to_everything_gets_numbers_and_never_a_picture_or_a_sound(
     start: Start, shared: Path, endpoint: str
 ) -> None:
     """Every topic of the stream, and a reader that tries each private pipe."""
-    listener = zmq.Context.instance().socket(zmq.SUB)
+    listener: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
     listener.connect(endpoint)
     listener.subscribe(b"")
     application = start("--input", shared / "media/face_and_speech.mp4")
@@ -100,7 +100,7 @@ def test_who_listens_to_everything_gets_numbers_and_never_a_picture_or_a_sound(
     thieves = []
     for path in paths(application.process.pid):
         for kind in (zmq.PULL, zmq.SUB):  # the pipe's own kind of reader, and another
-            thief = zmq.Context.instance().socket(kind)
+            thief: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
             if kind == zmq.SUB:
                 thief.subscribe(b"")
             thief.connect(f"ipc://{path}")
