@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from runtime.recording import Recorder, Recording
 from runtime.recording.__main__ import main
 from runtime.recording.info import summarise
 from runtime.stream import Emotion, decode
+from tests.end_to_end.application import Application
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "runtime/demo/face_and_speech.mcap"
@@ -29,12 +35,44 @@ def whole(tmp_path: Path) -> Path:
     return Path(shutil.copy(DEMO, tmp_path / "session.mcap"))
 
 
+@pytest.fixture
+def endpoint_folder() -> Iterator[str]:
+    """A short path: that of a socket may have 107 characters."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
 def emotions(path: Path) -> list[Emotion]:
     found = [decode(payload) for _, payload in Recording.open(path).emotions()]
     return [message for message in found if isinstance(message, Emotion)]
 
 
 # --- mended
+
+
+def test_an_application_killed_in_mid_session_loses_less_than_a_second_of_what_it_published(
+    tmp_path: Path, endpoint_folder: str
+) -> None:
+    path = tmp_path / "session.mcap"
+    arguments = ("--replay", str(DEMO), "--record", str(path))
+    application = Application(f"ipc://{endpoint_folder}/s", dict(os.environ), *arguments)
+    try:
+        published_s: dict[int, float] = {}  # seq -> when a subscriber had it
+        while len(published_s) < 8:
+            message = application.read_until(lambda message: message["type"] == "emotion")
+            published_s[message["seq"]] = time.monotonic()
+        killed_s = time.monotonic()
+        application.process.send_signal(signal.SIGKILL)
+        assert application.wait() == -signal.SIGKILL
+    finally:
+        application.close()
+    recorded = [message.seq for message in emotions(path)]
+    assert recorded == list(range(len(recorded)))
+    lost = published_s.keys() - recorded
+    assert all(killed_s - published_s[seq] < 1 for seq in lost) and len(recorded) >= 6
+    assert main(["repair", str(path)]) == 0
+    mended = summarise(Recording.open(tmp_path / "session.repaired.mcap"))
+    assert mended.complete and mended.emotions == len(recorded)
 
 
 def test_one_that_broke_off_becomes_whole_and_stays_as_it_was(
