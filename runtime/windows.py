@@ -80,7 +80,7 @@ class StreamHistory:
     samples: deque[tuple[int, npt.NDArray[np.float32]]] = field(default_factory=deque)
     words: deque[Word] = field(default_factory=deque)
     blocks: deque[FeatureBlock] = field(default_factory=deque)
-    refused: int = 0  # messages of another feature spec
+    refused: int = 0  # messages of another feature spec, or of another size than theirs says
 
     @property
     def lost(self) -> int:
@@ -177,7 +177,8 @@ class Windower:
                     history.dropped_before += history.dropped_by_process
                 history.dropped_by_process = message.dropped
             case FeatureBlock():
-                if message.spec != self._spec.input(message.stamp.stream).stream.hash:
+                ours = self._spec.input(message.stamp.stream).stream
+                if message.spec != ours.hash or message.values.shape[1] != ours.dim:
                     history.refused += 1
                     return
                 history.samples.extend(zip(message.times_ns.tolist(), message.values, strict=True))

@@ -158,6 +158,8 @@ def _messages() -> tuple[bytes, ...]:
                      rng.normal(size=(3, audio.SPEC.dim)).astype(np.float32)),
         FeatureBlock(Stamp("s", "vision", 7, SECOND, SECOND), vision.SPEC.hash, SECOND, times[:1],
                      rng.normal(size=(1, vision.SPEC.dim)).astype(np.float32)),
+        FeatureBlock(Stamp("s", "vision", 8, SECOND, SECOND), vision.SPEC.hash, SECOND, times[:1],
+                     np.ones((1, 3), np.float32)),
         Words(Stamp("s", "text", 1, SECOND, SECOND), TEXT.hash, (Word("And", 1, 2), Word("so", 3, 4)), 9),
         Pcm(Stamp("s", "audio", 2, SECOND, SECOND), 16_000, rng.integers(-9, 9, 160).astype(np.int16)),
         Status(Stamp("s", "vision", 0, SECOND, SECOND), "absent", "no_device", "no camera 0", 3, 9),

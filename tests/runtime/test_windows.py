@@ -156,6 +156,13 @@ def test_features_of_another_spec_are_refused_and_counted() -> None:
     assert w.streams["vision"].refused == 1 and not w.streams["vision"].samples
 
 
+def test_features_of_another_size_than_their_spec_says_are_refused_and_counted() -> None:
+    w = running(windower(), "vision")
+    list(w.add(replace(face(S), values=np.ones((1, 3), np.float32)), S))
+    assert w.streams["vision"].refused == 1 and not w.streams["vision"].samples
+    assert list(w.advance(3 * S))  # and the windows go on
+
+
 def test_a_hole_in_the_sequence_is_published_as_dropped() -> None:
     w = running(windower(), "vision")
     feed(w, [(t * S // 25, face(t * S // 25, seq=t + (5 if t > 3 else 0))) for t in range(12)])
