@@ -129,7 +129,20 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 
 @pytest.fixture(scope="module")
-def demo_and_stream(serve: Callable[..., Served]) -> Iterator[tuple[Served, zmq.Socket[bytes]]]:
+def starting(serve: Callable[..., Served], recording: Path) -> Served:
+    return serve("runtime.dashboard", "--replay", recording)
+
+
+@pytest.fixture(scope="module")
+def playback(starting: Served) -> Served:
+    """A recording and its page."""
+    return starting.ready()
+
+
+@pytest.fixture(scope="module")
+def demo_and_stream(
+    serve: Callable[..., Served], starting: Served
+) -> Iterator[tuple[Served, zmq.Socket[bytes]]]:
     """The bundled recording, again and again, with its page; and a second subscriber to its stream."""
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     with zmq.Context.instance().socket(zmq.SUB) as stream:
@@ -167,11 +180,6 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def playback(serve: Callable[..., Served], recording: Path) -> Served:
-    return serve("runtime.dashboard", "--replay", recording).ready()
-
-
 class Browser:
     """Chromium without a window, asked in the words of the page."""
 
@@ -201,7 +209,11 @@ class Browser:
         return self.chrome.execute_script(script)
 
     def bars(self) -> list[int]:
-        return [int(self.named(label + '"][role="meter').get_attribute("aria-valuenow")) for label in LABELS]
+        """The seven scores in percent, all of one moment."""
+        meters = "[...document.querySelectorAll('[role=meter]')]"
+        found = self.run(f"return {meters}.map(m => [m.ariaLabel, Number(m.ariaValueNow)])")
+        assert [label for label, _ in found] == list(LABELS)
+        return [score for _, score in found]
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self.chrome.get_log("browser") if entry["level"] != "INFO"]
@@ -238,7 +250,7 @@ def test_the_bars_move_every_panel_says_something_and_the_browser_has_no_complai
     assert until(lambda: browser.all(".pulse")[0].text == "live", "a stream that lives")
     for label in LABELS:
         drawn = browser.named(f"{label}, last 60 seconds").find_element(By.TAG_NAME, "path")
-        assert drawn.get_attribute("d").count("L") > 2
+        until(lambda drawn=drawn: drawn.get_attribute("d").count("L") > 2, f"the past of {label}")
     assert browser.complaints() == []
 
 
@@ -479,13 +491,18 @@ def test_rounded_segments_still_add_up_to_the_rounded_total(parts: list[float]) 
     assert all(abs(a - b) < 0.11 for a, b in zip(rounded, parts, strict=True))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_page_ends_with_its_session_however_that_ends(
-    serve: Callable[..., Served], endpoint: str, number: signal.Signals
+def test_ctrl_c_ends_the_session_and_its_page(demo: Served) -> None:
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(15) == 0
+    until(lambda: not demo.open(), "the end of the page")
+    assert "Traceback" not in demo.said
+
+
+def test_the_page_ends_with_its_session_also_when_that_is_killed(
+    serve: Callable[..., Served], endpoint: str
 ) -> None:
     served = serve("runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint).ready()
-    served.process.send_signal(number)
-    assert served.process.wait(15) == (0 if number == signal.SIGINT else -signal.SIGKILL)
+    served.process.kill()
     until(lambda: not served.open(), "the end of the page")
     assert "Traceback" not in served.said
 
