@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from runtime.stream import Message, subscribe
 
 log = logging.getLogger("runtime.dashboard")
 
+END_S = 5.0  # how long the page may take to end by itself when its parent has gone
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="8" '
     'fill="#0072B2"/><path d="M7 20v-6M13 24V8M19 21V11M25 18v-4" stroke="#fff" stroke-width="3" '
@@ -133,3 +136,5 @@ def _of_recording(playback: Playback) -> Callable[..., None]:
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()
     app.shutdown()
+    time.sleep(END_S)
+    os._exit(1)  # still here: whatever holds it up, nobody is left to end it
