@@ -33,7 +33,7 @@ MEANING = {
     "Modality.coverage": "the share of the window's time that was observed",
     "Modality.lag_ms": "window end less the newest sample",
     "Modality.logits": "what this sense alone would say, before any softmax",
-    "Modality.words": "how many words are in the window; what was said is not published",
+    "Modality.words": "how many words are in the window; what was said is in `words` messages, or nowhere",
     "Modality.reason": "why the sense is absent; the table below has the usual ones",
     "Latency.infer": "the network",
     "Latency.publish": "from the network's answer to the publication",
@@ -66,7 +66,7 @@ MEANING = {
     "Emotion.dropped": "what was lost so far",
     "Emotion.model": "which network said so",
     "Emotion.revises": "the `seq` of the message that this one replaces",
-    "Emotion.final": "no later message will replace this one",
+    "Emotion.final": "`true`: no later message will replace this one; `false`: one will, with its late words",
     "Emotion.emotions": "of a network that tells classes",
     "Emotion.sentiment": "of a network that tells a value",
     "Emotion.distillation": "who taught whom; only where the engine gives the edges out",
@@ -83,6 +83,8 @@ MEANING = {
     "StatusMessage.windows": "published so far",
     "StatusMessage.skipped": "windows too old to be inferred, so far",
     "StatusMessage.engine": "what runs the network now",
+    "StatusMessage.eased": "what is given up for now, for the machine cannot keep up; the first step first",
+    "StatusMessage.revised": "what late words changed so far; absent before any",
     "StatusMessage.event": "what just happened, one line for a person",
     "SenseStatus.state": "`starting`, `ready`, `running`, `degraded`, `absent`, `ended` or `failed`",
     "SenseStatus.reason": "short and stable, for programs",
@@ -98,6 +100,20 @@ MEANING = {
     "SessionEnd.windows": "published",
     "SessionEnd.skipped": "windows too old to be inferred",
     "SessionEnd.senses": "sense: how it ended",
+    "SessionEnd.revised": "what late words changed",
+    "Revised.windows": "windows that were published again",
+    "Revised.words_changed": "those of them with other words inside than at first",
+    "Revised.answer_changed": "those of them with another top emotion, or a sentiment of another sign",
+    "Revised.shift": "how far the scores moved where the words changed, on average (total variation)",
+    "Revised.after_ms_p50": "from a window's end to its final message, median",
+    "Revised.after_ms_p95": "the same, 95th percentile",
+    "Transcript.seq": "number of the message among those of its kind",
+    "Transcript.until_ns": "every committed word that ends before this time has been sent",
+    "Transcript.words": "newly committed words, then those that may still change, instead of the last such",
+    "Said.text": "the word, as the recogniser writes it",
+    "Said.start_ns": "on the session's clock",
+    "Said.end_ns": "on the session's clock",
+    "Said.committed": "`false`: provisional, and may still be taken back",
     "SessionEnd.latency_ms_p50": "median of the total latency",
     "SessionEnd.latency_ms_p95": "95th percentile of the total latency",
 }
@@ -151,7 +167,8 @@ _HEAD = """<!-- Made by build/message_reference.py from runtime/schema/emotion-s
 # Message reference
 
 Each message has two parts, `[topic, JSON]`, on a ZeroMQ XPUB socket. The topic is `emotion.<session>.`,
-so a subscription to `emotion` gets every session. This page is made from
+so a subscription to `emotion` gets every session. What was said goes to `words.<session>.`, if the
+operator shares it (`--share-words`, or a page). This page is made from
 [the JSON schema](../runtime/schema/emotion-stream-1.json), which your own tests can use, too. A field that
 does not apply is absent, never zero: ask whether it is there. New fields may come; ignore those that you do
 not know.

@@ -26,6 +26,7 @@ from capture.trouble import SourceError
 from capture.whisper import Whisper
 
 TICK_NS = 250_000_000  # at least so often ``until_ns`` is said
+SUBTITLE_TICK_NS = 100_000_000  # on a grid, so that a window's end is known when it has come
 LAG_NS = 20_000_000_000  # more sound than this waiting for Whisper: it will not catch up
 CATCH_UP_NS = 5_000_000_000  # what is kept of it
 CALM_NS = 30_000_000_000  # so long after the last loss the process is well again
@@ -50,7 +51,7 @@ def say_subtitles(link: Link, path: Path, until_ns: int) -> None:
     link.status("running")
     now_ns = go.start_ns
     while not link.stopping and (now_ns < end_ns or waiting):
-        next_ns = min(now_ns + TICK_NS, end_ns)
+        next_ns = min((now_ns // SUBTITLE_TICK_NS + 1) * SUBTITLE_TICK_NS, end_ns)
         if waiting:
             next_ns = max(now_ns, min(next_ns, waiting[-1].end_ns))
         link.clock.wait_until_ns(next_ns)

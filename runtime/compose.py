@@ -63,8 +63,12 @@ def compose(
     seq: int,
     skipped: int,
     timing: Timing,
+    revises: int | None = None,
 ) -> Emotion:
-    """The message of one window; ``prediction`` is None when no sense was there."""
+    """The message of one window; ``prediction`` is None when no sense was there.
+
+    ``revises`` is the ``seq`` of the message that said less of the same window.
+    """
     says: Mapping[StreamName, Logits] = {} if prediction is None else prediction.logits
     emotions: Emotions | UnsetType = UNSET
     sentiment: Sentiment | UnsetType = UNSET
@@ -77,8 +81,8 @@ def compose(
     return Emotion(
         session=session,
         seq=seq,
-        revises=None,
-        final=True,
+        revises=revises,
+        final=window.final,
         state=_state(window, prediction, network),
         time=Time(
             clock="media" if clock == "media" else "monotonic",

@@ -37,6 +37,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     endpoint: str = DEFAULT_ENDPOINT
     keys: str | None = None  # folder of runtime.keys; None: anybody on this machine may listen
     session: str | None = None  # name; None: made from the date
+    share_words: bool = False  # publish what was said, on a topic of its own
     hop_s: float = 0.5
     lateness_s: float = 0.25  # how long a window waits for samples after its end
     max_age_s: float = 2.0  # an older window is not inferred any more: newest only

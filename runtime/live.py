@@ -112,6 +112,11 @@ def parser() -> argparse.ArgumentParser:
         help=f"show the stream in a browser, too (default: {DEFAULT})",
     )
     out.add_argument("--log-json", action="store_true", default=False, help="log as JSON lines, for machines")
+    out.add_argument(
+        "--share-words",
+        action="store_true",
+        help="publish what was said, too, on the topic words.<session>. (a page asks for it)",
+    )
     net = p.add_argument_group("network")
     net.add_argument("--network", metavar="DIR", help="a trained network (default: the bundled one)")
     net.add_argument("--engine", choices=ENGINES, help=f"what runs it (default: {default.engine})")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from capture import subtitles
 from capture.media import Media, probe
 from capture.messages import StreamName
@@ -56,6 +58,8 @@ def make(config: Config) -> Plan:
         ConfigError, SourceError, RecordingError, NetworkError, SpecMismatch, EngineError: what was
             given cannot be used. Nothing has been started or written then.
     """
+    if config.page is not None and not config.share_words:  # a page without words is half a page
+        config = msgspec.structs.replace(config, share_words=True)
     network = networks.load(networks.BUNDLED if config.network is None else Path(config.network))
     recording = None
     senses: list[Sense] = []

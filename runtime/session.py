@@ -7,27 +7,32 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 
 from capture.clock import anchor
-from capture.messages import STREAMS
+from capture.messages import STREAMS, Word, Words
 from runtime.compose import Timing, compose
 from runtime.config import Config, told
 from runtime.engine import Engine, EngineError, Prediction
 from runtime.network import CAPTURED, Network
 from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
+from runtime.revisions import Revisions
 from runtime.sources import Source
 from runtime.stream import (
+    Emotion,
     Message,
     Model,
     Publisher,
+    Said,
     SenseStatus,
     SessionBegin,
     SessionEnd,
     StatusMessage,
+    Transcript,
     schema,
     wall,
 )
@@ -37,6 +42,15 @@ log = logging.getLogger("runtime.session")
 
 STATUS_S = 1.0
 CONNECT_S = 0.5  # a session that does not run in real time may be over before anybody has connected
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    """A window that was published before its words were known."""
+
+    message: Emotion
+    words: tuple[Word, ...]
+    prediction: Prediction | None
 
 
 class Session:
@@ -79,7 +93,9 @@ class Session:
         self._lateness_s = (header and header.lateness_s) or config.lateness_s
         self._paced = not config.fast if header is None else header.paced
         self._stopping = False
-        self._windows = self._skipped = 0
+        self._windows = self._skipped = self._seq = self._transcripts = 0
+        self._unfinished: dict[int, _Unfinished] = {}  # by the end of the window
+        self._revisions = Revisions()
         self._latencies: deque[float] = deque(maxlen=7200)  # of the last hour, at the usual hop
         self._status_at = 0.0
         self._model = self._about(engine)
@@ -164,7 +180,9 @@ class Session:
                 for window in windower.advance(source.clock.now_ns()):
                     self._handle(window)
             if end_ns is not None and windower.next_end_ns > end_ns:
+                self._settle()
                 return "duration"
+        self._settle()
         return "stopped"
 
     def _take(self, arrival: Arrival) -> None:
@@ -172,34 +190,50 @@ class Session:
         for window in self._windower.advance(arrival.t_arrival_ns):
             self._handle(window)
         self._record(lambda recorder: recorder.add(arrival.message, arrival.t_arrival_ns))
+        if self._config.share_words and isinstance(arrival.message, Words) and arrival.message.words:
+            self._share(arrival.message)
         for window in self._windower.add(arrival.message, arrival.t_arrival_ns):
             self._handle(window)
+
+    def _share(self, heard: Words) -> None:
+        said = (
+            Said(text=word.text, start_ns=word.start_ns, end_ns=word.end_ns, committed=word.committed)
+            for word in heard.words
+        )
+        self._publish(
+            Transcript(session=self.name, seq=self._transcripts, until_ns=heard.until_ns, words=tuple(said))
+        )
+        self._transcripts += 1
 
     def _finish(self) -> None:
         """Cut what the end of the source leaves open: all of it, or what the recorded session had cut."""
         totals = None if self._replayed is None else self._replayed.end
         if totals is not None and "stopped_at_ns" in totals:
-            last = self._windower.advance(int(totals["stopped_at_ns"]))
-        else:
-            last = self._windower.finish()
-        for window in last:
+            for window in self._windower.advance(int(totals["stopped_at_ns"])):
+                self._handle(window)
+            self._settle()
+            return
+        for window in self._windower.finish():
+            self._handle(window)
+
+    def _settle(self) -> None:
+        """The session ends: what waits for words is published once more, with those that came."""
+        for window in self._windower.settle():
             self._handle(window)
 
     def _handle(self, window: Window) -> None:
-        """A window's way: infer, compose, publish, record."""
+        """A window's way: infer, compose, publish, record; with late words, once more."""
         clock = self._source.clock
         infer_ns = clock.now_ns()
-        if clock.paced and infer_ns - window.end_ns > self._config.max_age_s * 1e9:
+        before = self._unfinished.pop(window.end_ns, None)
+        if window.revision and before is None:
+            return  # it was skipped, and nobody waits for it
+        too_old = infer_ns - window.end_ns > self._config.max_age_s * 1e9
+        if clock.paced and too_old and not window.revision:
             self._skipped += 1  # newest only: nobody wants to know any more
             return
-        prediction: Prediction | None = None
-        if any(sense.present for sense in window.senses.values()):
-            prediction = self._infer(window)
-            if not prediction.finite:
-                self._source.events.append(
-                    f"network: no number for the window that ends at {window.end_ns} ns"
-                )
-                prediction = None
+        same_words = before is not None and before.words == window.text.words
+        prediction = before.prediction if before is not None and same_words else self._predict(window)
         inferred_ns = clock.now_ns()
         message = compose(
             window,
@@ -209,15 +243,32 @@ class Session:
             anchor=self._anchor,
             clock=clock.kind,
             session=self.name,
-            seq=self._windows,
+            seq=self._seq,
+            revises=None if before is None else before.message.seq,
             skipped=self._skipped,
             timing=Timing(infer_ns, inferred_ns, clock.now_ns(), clock.paced),
         )
         payload = self._publish(message)
-        self._windows += 1
-        self._latencies.append(message.latency_ms.total)
+        self._seq += 1
+        if before is None:
+            self._windows += 1
+            self._latencies.append(message.latency_ms.total)
+        else:
+            self._revisions.count(before.message, message, other_words=not same_words)
+        if not window.final:
+            self._unfinished[window.end_ns] = _Unfinished(message, window.text.words, prediction)
         published_ns = message.time.published_ns
         self._record(lambda recorder: recorder.add_emotion(payload, published_ns, message.seq))
+
+    def _predict(self, window: Window) -> Prediction | None:
+        """What the network says; None where no sense is there, or where it says no number."""
+        if not any(sense.present for sense in window.senses.values()):
+            return None
+        prediction = self._infer(window)
+        if prediction.finite:
+            return prediction
+        self._source.events.append(f"network: no number for the window that ends at {window.end_ns} ns")
+        return None
 
     def _infer(self, window: Window) -> Prediction:
         """Ask the engine. One that fails in the middle of a session is replaced, and that is published."""
@@ -264,6 +315,7 @@ class Session:
             windows=self._windows,
             skipped=self._skipped,
             engine=self._engine.name,
+            revised=self._revisions.told() or msgspec.UNSET,
             event=msgspec.UNSET if event is None else event,
         )
 
@@ -296,6 +348,7 @@ class Session:
             windows=self._windows,
             skipped=self._skipped,
             senses=self._senses(),
+            revised=self._revisions.told() or msgspec.UNSET,
             latency_ms_p50=ordered[len(ordered) // 2] if ordered else msgspec.UNSET,
             latency_ms_p95=ordered[int(len(ordered) * 0.95)] if ordered else msgspec.UNSET,
         )

@@ -24,6 +24,7 @@ examples:
   python -m runtime.subscribe --json | jq .emotions.top        the stream in a pipe
   python -m runtime.subscribe --json --count 20 > some.jsonl   the next twenty messages
   python -m runtime.subscribe --session lab-3                  one session of several
+  python -m runtime.subscribe --json --finals                  complete windows only, with all their words
   python -m runtime.subscribe --timeout 5 || echo "no session runs"
 
 Start the stream with: python -m runtime.live --demo
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--endpoint", default=DEFAULT_ENDPOINT, help="default: %(default)s")
     parser.add_argument("--session", help="only this session (default: all)")
     parser.add_argument("--key", metavar="FILE", help="of a stream that asks for one (runtime.keys)")
+    parser.add_argument("--finals", action="store_true", help="each window once, with all its words")
+    parser.add_argument("--words", action="store_true", help="and what was said, where a session shares it")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="end after S seconds of silence")
@@ -64,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             session=options.session,
             timeout_s=options.timeout,
             key=options.key,
+            finals=options.finals,
+            words=options.words,
             stopping=lambda: stopping,
         )
         waiting = f"waiting on {options.endpoint}: start one with python -m runtime.live"

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runtime.stream import Emotion, Message, Modality, SessionBegin, SessionEnd, StatusMessage
+from runtime.stream import Emotion, Message, Modality, SessionBegin, SessionEnd, StatusMessage, Transcript
 
 # Okabe and Ito's palette: told apart by colour-blind people too.
 COLOURS = {
@@ -51,15 +51,14 @@ class StreamView:
         self._session = ""
         self._over = ""
         self._event = ""
-        self._tops: deque[str | None] = deque(maxlen=HISTORY)
+        self._tops: deque[tuple[int, str | None]] = deque(maxlen=HISTORY)  # end of the window, top emotion
 
     def update(self, message: Message) -> None:
         """Take in a message; the next rendering shows it."""
         self._session, self._heard_s = message.session, self._now_s()
         match message:
             case Emotion():
-                self._emotion = message
-                self._tops.append(None if message.emotions is UNSET else message.emotions.top)
+                self._take(message)
             case StatusMessage():
                 self._status = message
                 self._event = self._event if message.event is UNSET else message.event
@@ -67,6 +66,18 @@ class StreamView:
                 self._over = ""
             case SessionEnd():
                 self._over = message.reason
+
+    def _take(self, emotion: Emotion) -> None:
+        past = emotion.time.end_ns, None if emotion.emotions is UNSET else emotion.emotions.top
+        if emotion.revises is None:
+            self._emotion = emotion
+            self._tops.append(past)
+            return
+        if self._emotion is not None and self._emotion.time.end_ns == emotion.time.end_ns:
+            self._emotion = emotion
+        for index, (end_ns, _) in enumerate(self._tops):
+            if end_ns == emotion.time.end_ns:
+                self._tops[index] = past
 
     def __rich__(self) -> RenderableType:
         emotion, parts = self._emotion, list[RenderableType]()
@@ -78,7 +89,7 @@ class StreamView:
             title.append(emotion.state, style=STATES[emotion.state])
             parts.append(_felt(emotion))
             if emotion.emotions is not UNSET:
-                parts.append(_Strip(tuple(self._tops), emotion.emotions.labels))
+                parts.append(_Strip([top for _, top in self._tops], emotion.emotions.labels))
             parts += [Text(), _senses(emotion)]
             if emotion.distillation is not UNSET:
                 parts += [Text(), _teachers(emotion)]
@@ -217,13 +228,17 @@ def line(message: Message) -> str:
             else:
                 felt = " " * 13
             senses = "  ".join(_sense_in_a_word(name, message) for name in SENSES)
-            return f"{at}  {felt}  {senses}  {message.latency_ms.total:.0f} ms"
+            late = "" if message.revises is None else f", revises {message.revises}"
+            return f"{at}  {felt}  {senses}  {message.latency_ms.total:.0f} ms{late}"
         case StatusMessage():
             return "" if message.event is UNSET else f"  ! {message.event}"
         case SessionBegin():
             return f"session {message.session}: {message.model.name} on {message.model.engine}"
         case SessionEnd():
             return f"session {message.session} ended: {message.reason}; {message.windows} windows"
+        case Transcript(words=words):
+            committed = " ".join(word.text for word in words if word.committed)
+            return f"  “{committed}”" if committed else ""
 
 
 def _sense_in_a_word(name: str, message: Emotion) -> str:
@@ -246,7 +261,7 @@ class Totals:
     def update(self, message: Message) -> None:
         """Take in a message."""
         match message:
-            case Emotion(dropped=lost):
+            case Emotion(dropped=lost, revises=None):
                 self.windows += 1
                 if message.emotions is not UNSET:
                     self.tops[message.emotions.top] += 1

@@ -5,6 +5,10 @@ ends at E is cut as soon as every stream that is alive has been heard up to E; i
 the latest ``lateness_s`` after E, with what had arrived by then. So a replay of the recorded
 arrivals cuts the same windows as the live session did.
 
+Words come late: a recogniser commits them seconds after they were said. A window that is cut before
+its words are known is not ``final``; it is cut once more when listening has come to its end, with the
+same faces and the same voice, and that one is.
+
 Windows are right-aligned: the newest sample is the last step, padding stands in front.
 """
 
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +29,7 @@ from capture.messages import STREAMS, FeatureBlock, Message, Pcm, State, Status,
 
 BIN_NS = 100_000_000  # coverage is counted in bins of 0.1 s, so that it does not depend on the rate
 MIN_COVERAGE = 0.1  # a face seen in less of its window than this is absent
+LATE_NS = 30_000_000_000  # words that come later than this after a window change it no more
 MAX_LAG_NS = 1_000_000_000  # a sense whose newest sample is older than this has left
 MIN_SPEECH_S = 0.3  # less speech than this in the window is a silent room
 SPEECH = 0.5  # Silero's probability above which a frame counts as speech
@@ -59,6 +64,8 @@ class Window:
     vision: SenseWindow
     newest: FeatureBlock | None  # the block with the newest sample inside, whose way is timed
     dropped: dict[StreamName, int]  # samples lost so far, by the processes and on the bus
+    final: bool = True  # all that will ever be known of this time is inside
+    revision: bool = False  # cut once more, with the words that came after the first time
 
     @property
     def senses(self) -> dict[StreamName, SenseWindow]:
@@ -107,6 +114,7 @@ class Windower:
         self._paced = paced
         self._start_ns = start_ns
         self._end_ns = start_ns + self._hop_ns
+        self._open: deque[Window] = deque()  # cut, but their words are still to come
 
     @property
     def next_end_ns(self) -> int:
@@ -137,8 +145,10 @@ class Windower:
             yield self._cut(deadline_ns)
 
     def add(self, message: Message, t_arrival_ns: int) -> Iterator[Window]:
-        """Take in a message and cut the windows that it completes."""
+        """Take in a message and cut the windows that it completes, first those that waited for words."""
         self._take(message)
+        if message.stamp.stream == "text":
+            yield from self._revise(t_arrival_ns)
         while any(history.until_ns is not None for history in self.streams.values()) and not self.lagging():
             if all(history.state in _DEAD for history in self.streams.values()):
                 return  # the end of the input: ``finish`` decides how far it goes
@@ -152,6 +162,25 @@ class Windower:
         end_ns = max(heard, default=0) if t_end_ns is None else t_end_ns
         while self._end_ns <= end_ns:
             yield self._cut(self._end_ns)
+        yield from self.settle()
+
+    def settle(self) -> Iterator[Window]:
+        """No more words will come: cut the windows that waited for them, with those that did."""
+        while self._open:
+            yield self._again(self._open.popleft(), self._end_ns)
+
+    def _revise(self, now_ns: int) -> Iterator[Window]:
+        """Cut again what listening has come to the end of, and what has waited too long."""
+        while self._open and not self._words_to_come(self._open[0].end_ns, now_ns):
+            yield self._again(self._open.popleft(), now_ns)
+
+    def _words_to_come(self, end_ns: int, now_ns: int) -> bool:
+        history = self.streams["text"]
+        heard = history.until_ns is not None and history.until_ns >= end_ns
+        return not (heard or history.state in _DEAD or now_ns - end_ns > LATE_NS)
+
+    def _again(self, window: Window, now_ns: int) -> Window:
+        return replace(window, text=self._cut_words(window.end_ns), cut_ns=now_ns, final=True, revision=True)
 
     def _awaited(self, name: StreamName) -> bool:
         history = self.streams[name]
@@ -188,7 +217,7 @@ class Windower:
                 if message.spec != self._spec.text.stream.hash:
                     history.refused += 1
                     return
-                history.words.extend(message.words)
+                history.words.extend(word for word in message.words if word.committed)
                 history.until_ns = message.until_ns
             case Pcm():
                 pass
@@ -205,7 +234,10 @@ class Windower:
             vision=self._cut_samples("vision", end_ns),
             newest=self._newest(end_ns),
             dropped={name: history.lost for name, history in self.streams.items()},
+            final=not self._words_to_come(end_ns, cut_ns),
         )
+        if not window.final:
+            self._open.append(window)
         self._forget()
         return window
 
@@ -234,7 +266,7 @@ class Windower:
         history, spec = self.streams["text"], self._spec.text
         window_ns = round(spec.window_s * 1e9)
         start_ns = end_ns - window_ns
-        words = tuple(w for w in history.words if start_ns < w.end_ns <= end_ns and w.committed)
+        words = tuple(word for word in history.words if start_ns < word.end_ns <= end_ns)
         heard_ns = start_ns if history.until_ns is None else min(history.until_ns, end_ns)
         coverage = max(0.0, heard_ns - start_ns) / window_ns
         nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
@@ -255,7 +287,8 @@ class Windower:
 
     def _forget(self) -> None:
         for name, history in self.streams.items():
-            oldest_ns = self._end_ns - round(self._spec.input(name).window_s * 1e9)
+            end_ns = self._open[0].end_ns if name == "text" and self._open else self._end_ns
+            oldest_ns = end_ns - round(self._spec.input(name).window_s * 1e9)
             while history.samples and history.samples[0][0] <= oldest_ns:
                 history.samples.popleft()
             while history.words and history.words[0].end_ns <= oldest_ns:

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from runtime import stream
+from runtime.endpoint import EndpointError
 from runtime.stream import (
     Distillation,
     Emotion,
-    EndpointError,
     MalformedMessage,
     Message,
     Publisher,
@@ -34,6 +34,7 @@ from runtime.stream import (
     StatusMessage,
     subscribe,
 )
+from runtime.stream.publish import BEGIN_S, QUEUE_MESSAGES
 from runtime.view import StreamView, Totals, line, summary
 
 ROOT = Path(__file__).parents[2]
@@ -271,7 +272,7 @@ def test_each_late_joiner_is_told_at_once_which_session_this_is(publisher: Publi
         assert next(first) == begin()
         with subscribe(publisher.endpoint, stopping=turn) as second:  # its topic is no news to the socket
             assert next(second) == begin()
-    assert time.monotonic() - started < stream.BEGIN_S / 2, "this was the repetition"
+    assert time.monotonic() - started < BEGIN_S / 2, "this was the repetition"
 
 
 def test_nobody_is_greeted_with_a_session_that_is_over(publisher: Publisher) -> None:
@@ -283,7 +284,7 @@ def test_nobody_is_greeted_with_a_session_that_is_over(publisher: Publisher) -> 
 
 
 def test_the_beginning_is_repeated(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "BEGIN_S", 0.0)
+    monkeypatch.setattr("runtime.stream.publish.BEGIN_S", 0.0)
     with subscribe(publisher.endpoint, timeout_s=5) as messages:
         wait_for_subscribers(publisher, 1)
         publisher.publish(begin())
@@ -308,7 +309,7 @@ def test_a_slow_subscriber_costs_the_fast_one_nothing(publisher: Publisher) -> N
         publisher.publish(end())
         assert isinstance(next(fast), SessionEnd)
         reached_slow = sum(1 for _ in slow)
-    assert stream.QUEUE_MESSAGES <= reached_slow < published
+    assert QUEUE_MESSAGES <= reached_slow < published
 
 
 def test_the_end_goes_out_although_it_waits_behind_others_and_the_process_ends(endpoint: str) -> None:

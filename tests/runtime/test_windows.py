@@ -208,3 +208,75 @@ def test_without_pacing_the_order_between_streams_does_not_matter(data: st.DataO
         assert ours.end_ns == theirs.end_ns
         np.testing.assert_array_equal(ours.vision.values, theirs.vision.values)
         np.testing.assert_array_equal(ours.audio.mask, theirs.audio.mask)
+
+
+def speech(seconds: float, late_s: float) -> list[tuple[int, Message]]:
+    """A film whose words, one a second, are committed ``late_s`` after they were said."""
+    messages = film(seconds)
+    for n in range(int(seconds / 0.5)):
+        heard_ns = (n + 1) * S // 2
+        spoken = [Word(f"w{n}", heard_ns - S // 4, heard_ns)] if n % 2 else []
+        messages.append((heard_ns + round(late_s * S), words(*spoken, until_ns=heard_ns)))
+    return sorted(messages, key=lambda pair: pair[0])
+
+
+def test_a_window_is_on_time_without_its_late_words_and_comes_once_more_with_them() -> None:
+    cut = feed(running(windower(), "text", "audio", "vision"), speech(6, late_s=1.2))
+    first = [window for window in cut if not window.revision and window.end_ns < 6 * S]
+    again = {window.end_ns: window for window in cut if window.revision}
+    assert len(first) == 11 and all(window.cut_ns - window.end_ns < S // 4 for window in first)
+    assert not any(window.final for window in first) and all(window.final for window in again.values())
+    for window in first[:6]:
+        other = again[window.end_ns]
+        assert other.cut_ns == window.end_ns + round(1.2 * S)
+        assert other.vision is window.vision and other.audio is window.audio
+        said = [f"w{n}" for n in range(1, window.end_ns * 2 // S, 2)]
+        assert [word.text for word in other.text.words] == said
+        known = [word for word in said if int(word[1:]) * 0.5 + 1.7 < window.end_ns / S]
+        assert [word.text for word in window.text.words] == known
+    assert [window.end_ns for window in cut if window.revision] == sorted(again)
+
+
+def test_a_window_whose_words_are_known_in_time_is_final_at_once() -> None:
+    cut = feed(running(windower(), "text", "audio", "vision"), speech(4, late_s=0.001))
+    assert cut and all(window.final and not window.revision for window in cut)
+
+
+def test_an_absent_recogniser_keeps_no_window_open() -> None:
+    cut = feed(running(windower(), "audio", "vision"), film(3))
+    assert cut and all(window.final for window in cut)
+
+
+@pytest.mark.parametrize("state", ["ended", "failed", "absent"])
+def test_a_recogniser_that_dies_closes_the_windows_that_waited_for_it(state: State) -> None:
+    w = running(windower(), "text", "audio", "vision")
+    cut = feed(w, [pair for pair in speech(3, late_s=1.2) if pair[0] < 2 * S])
+    waiting = {window.end_ns for window in cut if not window.final}
+    waiting -= {window.end_ns for window in cut if window.revision}
+    closed = list(w.add(status("text", state), 2 * S))
+    assert waiting and {window.end_ns for window in closed} == waiting
+    assert all(window.final and window.revision for window in closed)
+
+
+def test_words_that_never_come_are_waited_for_half_a_minute_and_no_longer() -> None:
+    w = running(windower(), "text", "audio", "vision")
+    cut = feed(w, film(40))
+    assert not any(window.revision for window in cut), "nothing was heard of the words"
+    closed = list(w.add(status("text", "running"), 40 * S))
+    assert [window.end_ns for window in closed] == [n * S // 2 for n in range(1, 20)]
+    assert sum(1 for _ in w.settle()) == len(cut) - len(closed)
+
+
+def test_every_window_has_exactly_one_final_message_whatever_the_delay() -> None:
+    for late_s in (0.0, 0.3, 0.9, 2.7, 7.0):
+        w = running(windower(), "text", "audio", "vision")
+        cut = feed(w, speech(9, late_s)) + list(w.settle())
+        finals = [window.end_ns for window in cut if window.final]
+        assert sorted(finals) == sorted({window.end_ns for window in cut}), late_s
+
+
+def test_provisional_words_are_in_no_window() -> None:
+    w = running(windower(), "text", "audio", "vision")
+    guess = Word("perhaps", S // 4, S // 3, committed=False)
+    messages = sorted([*film(1.2), (S // 2, words(guess, until_ns=S // 2))], key=lambda pair: pair[0])
+    assert not any(window.text.words for window in feed(w, messages))
