@@ -94,6 +94,7 @@ class Session:
         self._paced = not config.fast if header is None else header.paced
         self._stopping = False
         self._windows = self._skipped = self._seq = self._transcripts = 0
+        self._provisional = False  # some of the words that were shared last
         self._unfinished: dict[int, _Unfinished] = {}  # by the end of the window
         self._revisions = Revisions()
         self._latencies: deque[float] = deque(maxlen=7200)  # of the last hour, at the usual hop
@@ -190,12 +191,16 @@ class Session:
         for window in self._windower.advance(arrival.t_arrival_ns):
             self._handle(window)
         self._record(lambda recorder: recorder.add(arrival.message, arrival.t_arrival_ns))
-        if self._config.share_words and isinstance(arrival.message, Words) and arrival.message.words:
+        if self._config.share_words and isinstance(arrival.message, Words):
             self._share(arrival.message)
         for window in self._windower.add(arrival.message, arrival.t_arrival_ns):
             self._handle(window)
 
     def _share(self, heard: Words) -> None:
+        """Publish what was said, and once more when provisional words are taken back."""
+        if not (heard.words or self._provisional):
+            return
+        self._provisional = any(not word.committed for word in heard.words)
         said = (
             Said(text=word.text, start_ns=word.start_ns, end_ns=word.end_ns, committed=word.committed)
             for word in heard.words

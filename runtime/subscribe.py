@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--session", help="only this session (default: all)")
     parser.add_argument("--key", metavar="FILE", help="of a stream that asks for one (runtime.keys)")
     parser.add_argument("--finals", action="store_true", help="each window once, with all its words")
-    parser.add_argument("--words", action="store_true", help="and what was said, where a session shares it")
+    parser.add_argument(
+        "--words", action="store_true", help="with --json: what was said, too, where it is shared"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="end after S seconds of silence")
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timeout_s=options.timeout,
             key=options.key,
             finals=options.finals,
-            words=options.words,
+            words=options.words or not options.json,
             stopping=lambda: stopping,
         )
         waiting = f"waiting on {options.endpoint}: start one with python -m runtime.live"

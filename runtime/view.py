@@ -13,7 +13,16 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runtime.stream import Emotion, Message, Modality, SessionBegin, SessionEnd, StatusMessage, Transcript
+from runtime.stream import (
+    Emotion,
+    Message,
+    Modality,
+    Said,
+    SessionBegin,
+    SessionEnd,
+    StatusMessage,
+    Transcript,
+)
 
 # Okabe and Ito's palette: told apart by colour-blind people too.
 COLOURS = {
@@ -28,6 +37,7 @@ COLOURS = {
 OTHER = "#E69F00"
 STATES = {"ok": "green", "degraded": "yellow", "abstain": "dim"}
 SENSES = ("vision", "audio", "text")
+WORDS_KEPT = 100
 HISTORY = 200  # windows in the strip of top emotions, as far as the terminal is wide
 SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
 LATENCIES = 7200  # windows that the summary's percentiles are taken from: an hour at the usual hop
@@ -51,6 +61,7 @@ class StreamView:
         self._session = ""
         self._over = ""
         self._event = ""
+        self._said: tuple[Said, ...] = ()
         self._tops: deque[tuple[int, str | None]] = deque(maxlen=HISTORY)  # end of the window, top emotion
 
     def update(self, message: Message) -> None:
@@ -66,6 +77,9 @@ class StreamView:
                 self._over = ""
             case SessionEnd():
                 self._over = message.reason
+            case Transcript(words=words):
+                committed = tuple(word for word in self._said if word.committed)
+                self._said = (committed + words)[-WORDS_KEPT:]
 
     def _take(self, emotion: Emotion) -> None:
         past = emotion.time.end_ns, None if emotion.emotions is UNSET else emotion.emotions.top
@@ -91,6 +105,8 @@ class StreamView:
             if emotion.emotions is not UNSET:
                 parts.append(_Strip([top for _, top in self._tops], emotion.emotions.labels))
             parts += [Text(), _senses(emotion)]
+            if self._said:
+                parts += [Text(), _Transcript(self._said)]
             if emotion.distillation is not UNSET:
                 parts += [Text(), _teachers(emotion)]
             parts += [Text(), _foot(emotion)]
@@ -110,6 +126,25 @@ class StreamView:
         if silent_s > SILENT_S and not self._over:
             lines.append(f"nothing heard for {silent_s:.0f} s")
         return lines
+
+
+class _Transcript:
+    """The last line of what was said; provisional words are dim."""
+
+    def __init__(self, said: Sequence[Said]) -> None:
+        self._said = said
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room, shown = max(options.max_width - 9, 1), list[Said]()
+        for word in reversed(self._said):
+            room -= len(word.text) + 1
+            if room < 0:
+                break
+            shown.insert(0, word)
+        line = Text("words    ", no_wrap=True, overflow="crop")
+        for word in shown:
+            line.append(f"{word.text} ", style="" if word.committed else "dim italic")
+        yield line
 
 
 class _Strip:

@@ -10,9 +10,19 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from capture.messages import Word
-from runtime.stream import Emotion, Message, SenseStatus, SessionBegin, SessionEnd, StatusMessage
+from runtime.stream import (
+    Emotion,
+    Message,
+    Said,
+    SenseStatus,
+    SessionBegin,
+    SessionEnd,
+    StatusMessage,
+    Transcript,
+)
 
 HISTORY_S = 60.0
+WORDS_KEPT = 400
 SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
 SENSES = ("vision", "audio", "text")
 
@@ -43,7 +53,7 @@ class Board:
         self.windows: int | None = None
         self.event = ""
         self.over = ""  # why the session ended
-        self.words: tuple[Word, ...] | None = None  # None: the stream tells only how many
+        self.words: tuple[Word | Said, ...] | None = None  # None: the stream tells only how many
         self.heard_s: float | None = None
 
     def update(self, message: Message, at_s: float | None = None) -> None:
@@ -58,6 +68,11 @@ class Board:
                 self._take(message, at_s)
             case SessionBegin():
                 self.begin, self.over = message, ""
+                if self.words is None and message.config.get("share_words"):
+                    self.words = ()
+            case Transcript():
+                committed = tuple(word for word in self.words or () if word.committed)
+                self.words = (committed + message.words)[-WORDS_KEPT:]
             case StatusMessage():
                 self.senses, self.windows = message.senses, message.windows
                 self.event = self.event if message.event is UNSET else message.event
@@ -97,4 +112,5 @@ class Board:
     def _clear(self, session: str) -> None:
         self.session, self.emotion, self.begin = session, None, None
         self.history.clear()
+        self.words = None
         self.senses, self.windows, self.event, self.over = {}, None, "", ""

@@ -80,7 +80,10 @@ class WordsPanel:
             why = f" ({reason(sense.reason)})" if not sense.present and sense.reason is not UNSET else ""
             heard = f"{count} words" if count != 1 else "1 word"
             say(self._said, f"{heard} in the last {window_s:.0f} s" if count else f"no words{why}")
-            say(self._note, "The stream tells how many words were heard, not which.")
+            say(
+                self._note,
+                "The stream tells how many words were heard, not which: start it with --share-words.",
+            )
         swap(self._said, board.words is None, "count")
         swap(self._provisional, not self._provisional.text, "gone")
 

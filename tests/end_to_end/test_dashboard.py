@@ -248,6 +248,7 @@ def test_the_bars_move_every_panel_says_something_and_the_browser_has_no_complai
     assert browser.all(".badge")[0].text in ("ok", "degraded", "abstains")
     assert browser.all(".session")[0].text == "demo"
     assert until(lambda: browser.all(".pulse")[0].text == "live", "a stream that lives")
+    until(lambda: "Americans" in browser.all(".transcript")[0].text, "what is said, for a page asks for it")
     for label in LABELS:
         drawn = browser.named(f"{label}, last 60 seconds").find_element(By.TAG_NAME, "path")
         until(lambda drawn=drawn: drawn.get_attribute("d").count("L") > 2, f"the past of {label}")

@@ -515,3 +515,18 @@ def test_the_summary_says_what_was_felt_there_late_and_lost(width: int) -> None:
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: type(message).__name__)
 def test_every_message_has_at_most_one_line(message: Message) -> None:
     assert "\n" not in line(message)
+
+
+def test_the_view_shows_the_last_words_and_provisional_ones_only_until_they_are_replaced() -> None:
+    def said(text: str, committed: bool) -> stream.Said:
+        return stream.Said(text=text, start_ns=0, end_ns=1, committed=committed)
+
+    def heard(seq: int, *words: stream.Said) -> stream.Transcript:
+        return stream.Transcript(session="lab", seq=seq, until_ns=1, words=words)
+
+    view = StreamView()
+    view.update(emotion())
+    view.update(heard(0, said("ask", True), said("knot", False)))
+    assert "ask knot" in rendered(view, 80)
+    view.update(heard(1, said("not", True)))
+    assert "ask not" in rendered(view, 80) and "knot" not in rendered(view, 80)
