@@ -58,6 +58,7 @@ class Reader:
         self._link = link
         self._features = features
         self._face_ns: int | None = None  # when a face was last seen
+        self._eased: RateCap | None = None  # fewer faces a second, for now
 
     def read_all(self, frames: Iterator[Frame]) -> None:
         """Every frame in turn; the frames wait."""
@@ -76,12 +77,23 @@ class Reader:
             link.dropped = slot.overwritten
             if frame is not None:
                 frame_at = time.monotonic()
-                self._read(frame)
+                if self._wanted(frame):
+                    self._read(frame)
             elif device and time.monotonic() - frame_at > NO_FRAMES_S:
                 link.status("degraded", "no_frames", "the camera gives no pictures")
             else:
                 link.beat()
         grabbing.join(TURN_S)
+
+    def _wanted(self, frame: Frame) -> bool:
+        """Whether to look at this picture, or to save the time because fewer faces are asked for."""
+        rate_hz = self._link.wish.rate_hz
+        if rate_hz is None:
+            self._eased = None
+            return True
+        if self._eased is None or self._eased.rate_hz != rate_hz:
+            self._eased = RateCap(rate_hz)
+        return self._eased.passes(frame.t_ns)
 
     def _read(self, frame: Frame) -> None:
         link = self._link

@@ -53,6 +53,7 @@ class RateCap:
     """
 
     def __init__(self, rate_hz: float) -> None:
+        self.rate_hz = rate_hz
         self._period_ns = round(1e9 / rate_hz)
         self._due_ns: int | None = None
 

@@ -2,8 +2,9 @@
 
 The session starts ``python -m capture.<sense>`` with ``--endpoint`` and keeps its standard input
 open. The process opens its device, says ``ready``, and waits for one line of JSON, a ``Go``; from
-then on it publishes. When standard input closes, because the session stops or died, it ends. Started
-by hand, without ``--endpoint``, it begins at once and prints what it would have published.
+then on it publishes, and each further line is a ``Wish``. When standard input closes, because the
+session stops or died, it ends. Started by hand, without ``--endpoint``, it begins at once and prints
+what it would have published.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -42,9 +43,18 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start_ns: int = 0
 
 
+class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a process is asked to give up for now, because the machine cannot keep up; by default nothing."""
+
+    rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of faces; None: all of them
+    provisional: bool = True  # say words that may still change
+    recogniser: Literal["full", "simple", "off"] = "full"
+
+
 class Outlet(Protocol):
     """Where what is seen and heard goes: a process's ``Link``, or memory (``capture.offline``)."""
 
+    wish: Wish
     session: str
     stopping: bool
     clock: Clock
@@ -70,6 +80,7 @@ class Link:
         self.spec = spec
         self.session = session
         self.stopping = False
+        self.wish = Wish()
         self.clock: Clock = HostClock()
         self.dropped = 0  # by the process itself; what the bus drops shows as holes in ``seq``
         self.produced = 0
@@ -77,6 +88,7 @@ class Link:
         self._t_capture_ns = 0
         self._said: tuple[State, str | None, str] = ("starting", None, "")
         self._beat_at = 0.0
+        self._unread = b""  # of standard input, behind the last whole line
         self._watching = False  # a thread reads standard input
         self._sender = None if endpoint is None else Sender(endpoint, stopping=lambda: self.stopping)
 
@@ -124,7 +136,7 @@ class Link:
 
     def words(self, words: tuple[Word, ...], until_ns: int) -> None:
         """Publish words, or, without any, how far listening has come."""
-        self.produced += len(words)
+        self.produced += sum(word.committed for word in words)
         self._send(Words(self._stamp(until_ns), self.spec.hash, words, until_ns), wait=True)
 
     def _stamp(self, t_capture_ns: int) -> Stamp:
@@ -143,16 +155,36 @@ class Link:
         while True:
             readable, _, _ = select.select([sys.stdin], [], [], BEAT_S)
             if readable:
-                return sys.stdin.buffer.readline() or None
+                # Not readline: it would swallow a wish that comes right behind.
+                heard = os.read(sys.stdin.fileno(), 4096)
+                self._unread += heard
+                line, end, rest = self._unread.partition(b"\n")
+                if end:
+                    self._unread = rest
+                    return line
+                if not heard:
+                    return None
             self.beat()
 
     def _watch_stdin(self) -> None:
         # Not sys.stdin: at exit Python aborts when a thread is still reading from its buffer.
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
+        while True:
+            *lines, self._unread = self._unread.split(b"\n")
+            for line in lines:
+                self._obey(line)
+            heard = os.read(sys.stdin.fileno(), 4096)
+            if not heard:
+                break
+            self._unread += heard
         self.stopping = True
         time.sleep(GRACE_S)
         os._exit(1)  # stuck in a driver or a decoder, and nobody is left to end us
+
+    def _obey(self, line: bytes) -> None:
+        try:
+            self.wish = msgspec.json.decode(line, type=Wish)
+        except msgspec.DecodeError as error:
+            print(f"{line!r} is no wish: {error}", file=sys.stderr, flush=True)
 
     def wait_for_release(self) -> None:
         """Unpaced, wait until the session has read the last message and closes standard input.

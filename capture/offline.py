@@ -18,6 +18,7 @@ from capture.clock import Clock, HostClock
 from capture.features import audio, vision
 from capture.features.vision import FaceFeatures
 from capture.frames import RateCap, from_file
+from capture.link import Wish
 from capture.messages import State
 from capture.microphone import read_file
 from capture.sound import Sound
@@ -38,6 +39,7 @@ class Memory:
 
     def __init__(self, end_ns: int | None = None) -> None:
         self.session = "offline"
+        self.wish = Wish()
         self.stopping = False
         self.clock: Clock = HostClock(kind="media", paced=False)
         self.dropped = 0

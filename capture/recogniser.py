@@ -22,7 +22,7 @@ from capture.messages import Word
 RATE_HZ = 16000
 VAD_SAMPLES = 512
 SPEECH_PROBABILITY = 0.5
-STEP_NS = 1_000_000_000  # new sound before the next hypothesis
+STEP_NS = 1_000_000_000
 TRIM_NS = 15_000_000_000
 CAP_NS = 30_000_000_000  # what Whisper hears at once
 SILENCE_NS = 2_000_000_000
@@ -46,6 +46,7 @@ class Recogniser:
     def __init__(self, transcribe: Transcribe, speech: Speech, start_ns: int = 0) -> None:
         self.hypotheses = HypothesisBuffer(start_ns)
         self.skipped = 0  # samples cut without ever having been transcribed
+        self.step_ns = STEP_NS  # new sound before the next hypothesis
         self._transcribe = transcribe
         self._speech = speech
         self._sound = np.empty(0, np.int16)
@@ -60,14 +61,19 @@ class Recogniser:
         return self.hypotheses.frontier_ns
 
     @property
+    def provisional(self) -> tuple[Word, ...]:
+        """The words that wait for a second hypothesis to agree; they may still change or go."""
+        return tuple(msgspec.structs.replace(word, committed=False) for word in self.hypotheses.pending)
+
+    @property
     def end_ns(self) -> int:
         """Sound has come up to here."""
         return self._end_ns
 
     @property
     def due(self) -> bool:
-        """A second of new sound has come, and there is something to say about it."""
-        new = self._end_ns - self._transcribed_ns >= STEP_NS
+        """A chunk of new sound has come, and there is something to say about it."""
+        new = self._end_ns - self._transcribed_ns >= self.step_ns
         return new and (self._open_speech() is not None or bool(self.hypotheses.pending))
 
     def expects(self, t_ns: int) -> bool:
@@ -115,10 +121,13 @@ class Recogniser:
     def end_utterance(self) -> list[Word]:
         """Commit what waits, after a last look at speech not yet transcribed, and forget the sound."""
         words = self._last_words()
+        self._forget()
+        return words
+
+    def _forget(self) -> None:
         self._sound, self._spoken, self._unheard = np.empty(0, np.int16), [], 0
         self._transcribed_ns = self._end_ns
         self.hypotheses.promise(self._end_ns)
-        return words
 
     def _last_words(self) -> list[Word]:
         words: list[Word] = []
@@ -136,6 +145,13 @@ class Recogniser:
         self._cut(t_ns)
         self._transcribed_ns = max(self._transcribed_ns, self._start_ns)
         self.hypotheses.promise(self._start_ns)
+        return words
+
+    def leave(self) -> list[Word]:
+        """Give up all sound so far without hearing it, because nobody wants words; not counted as lost."""
+        words = self.hypotheses.flush()
+        self.hypotheses.forget()
+        self._forget()
         return words
 
     @property

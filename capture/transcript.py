@@ -19,14 +19,15 @@ from capture import subtitles
 from capture.bus import Receiver
 from capture.features.audio import vad_model
 from capture.features.text import SPEC
-from capture.link import Link, arguments, run
+from capture.link import Link, Wish, arguments, run
 from capture.messages import Pcm, Word
-from capture.recogniser import RATE_HZ, Recogniser
+from capture.recogniser import RATE_HZ, STEP_NS, Recogniser
 from capture.trouble import SourceError
 from capture.whisper import Whisper
 
 TICK_NS = 250_000_000  # at least so often ``until_ns`` is said
 SUBTITLE_TICK_NS = 100_000_000  # on a grid, so that a window's end is known when it has come
+SIMPLE_STEP_NS = 3_000_000_000  # a third of the hypotheses, when the machine cannot keep up
 LAG_NS = 20_000_000_000  # more sound than this waiting for Whisper: it will not catch up
 CATCH_UP_NS = 5_000_000_000  # what is kept of it
 CALM_NS = 30_000_000_000  # so long after the last loss the process is well again
@@ -92,6 +93,8 @@ class _Listener:
         self._recogniser = Recogniser(whisper, self._vad, start_ns)
         self._start_ns = start_ns
         self._said_ns = start_ns  # the last ``until_ns`` that was published
+        self._guessed: tuple[Word, ...] = ()  # the provisional words that were published last
+        self._wish = Wish()
         self._gaps = 0
         self._lost = 0  # samples that never came through the pipe
         self._lost_at_ns: int | None = None
@@ -102,7 +105,10 @@ class _Listener:
         while not link.stopping and not over:
             link.beat()
             over = self._take_what_waits()
-            if recogniser.silent:
+            self._heed()
+            if link.wish.recogniser == "off":
+                self._publish(recogniser.leave())
+            elif recogniser.silent:
                 self._work(recogniser.fall_silent)
             elif recogniser.due:
                 self._work(recogniser.step)
@@ -156,11 +162,29 @@ class _Listener:
     def _work(self, call: Callable[[], list[Word]]) -> None:
         self._publish(_meanwhile(self._link, call) or [])
 
+    def _heed(self) -> None:
+        """Do what the session asks, and say so."""
+        link, wish = self._link, self._link.wish
+        if wish == self._wish:
+            return
+        self._wish = wish
+        self._recogniser.step_ns = SIMPLE_STEP_NS if wish.recogniser == "simple" else STEP_NS
+        match wish.recogniser:
+            case "full":
+                link.status("running")
+            case "simple":
+                chunk_s = SIMPLE_STEP_NS / 1e9
+                link.status("degraded", "eased", f"words are recognised every {chunk_s:.0f} s, to save time")
+            case "off":
+                link.status("degraded", "eased", "words are not recognised for now, to save time")
+
     def _publish(self, words: list[Word]) -> None:
+        """Say what is committed and, unless asked not to, what is only guessed yet."""
         until_ns = self._recogniser.until_ns
-        if words or until_ns - self._said_ns >= TICK_NS:
-            self._said_ns = until_ns
-            self._link.words(tuple(words), until_ns)
+        guessed = self._recogniser.provisional if self._link.wish.provisional else ()
+        if words or guessed != self._guessed or until_ns - self._said_ns >= TICK_NS:
+            self._said_ns, self._guessed = until_ns, guessed
+            self._link.words((*words, *guessed), until_ns)
 
     def _own_up(self) -> None:
         """Publish what the recogniser could not keep up with, and when it can again."""

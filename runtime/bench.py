@@ -25,11 +25,11 @@ from rich.table import Table
 from capture.media import probe
 from capture.trouble import SourceError
 from runtime.bench_engine import BenchError, engine_shapes
+from runtime.bench_soak import soak
 from runtime.stream import Emotion, Message, SessionEnd, subscribe
 
 SHAPES = ("mosi-unaligned", "mosi-aligned", "mosei-unaligned", "mosei-aligned", "tiny")
 ENDPOINT = "tcp://127.0.0.1:5597"
-PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -90,29 +90,6 @@ def live(console: Console, file: Path) -> None:
     table.add_row("network, ms", f"median {statistics.median(infer):.1f}  p95 {np.percentile(infer, 95):.1f}")
     table.add_row("processor time for a second of film", f"{run.cpu_s / seconds:.2f} s, all processes")
     console.print(table)
-
-
-def soak(console: Console, minutes: float) -> None:
-    """``--demo --loop`` for some minutes: memory and open files of the application over time."""
-    run = Run("--demo", "--loop")
-    started = time.monotonic()
-    samples: list[tuple[float, float, int]] = []
-
-    def sample(message: Message) -> None:
-        if not samples or time.monotonic() - samples[-1][0] > 5:
-            samples.append((time.monotonic(), _memory_mb(run.process.pid), _files(run.process.pid)))
-        if time.monotonic() - started > minutes * 60:
-            run.process.terminate()
-
-    for message in subscribe(ENDPOINT, stopping=lambda: run.process.poll() is not None):
-        sample(message)
-    run.process.wait(20)
-    warm = [row for row in samples if row[0] - started > min(60, minutes * 20)]
-    table = Table("minute", "memory, MB", "open files", title=f"--demo --loop, {minutes:g} minutes")
-    for at, memory, files in warm[:: max(1, len(warm) // 12)]:
-        table.add_row(f"{(at - started) / 60:.1f}", f"{memory:.1f}", str(files))
-    console.print(table)
-    console.print(f"growth after warm-up: {(warm[-1][1] / warm[0][1] - 1) * 100:+.1f} %")
 
 
 def engine(console: Console, windows: int) -> None:
@@ -223,21 +200,15 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def _memory_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
-
-
-def _files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m runtime.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("live", help="the application on a file in real time")
     one.add_argument("file", type=Path)
-    one = commands.add_parser("soak", help="--demo --loop: does anything grow?")
-    one.add_argument("--minutes", type=float, default=10)
+    one = commands.add_parser("soak", help="the whole application for long, with faults on purpose")
+    one.add_argument("file", type=Path, help="a clip with a face and a voice; it is played again and again")
+    one.add_argument("--minutes", type=float, default=10, help="default: %(default)s")
+    one.add_argument("--seed", type=int, default=0, help="of the faults (default: %(default)s)")
     one = commands.add_parser("engine", help="one window through the network")
     one.add_argument("--windows", type=int, default=60, help="how many to measure (default: 60)")
     one.add_argument("--shapes", choices=SHAPES, help="the authors' sizes, against PyTorch, instead")
@@ -248,21 +219,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     try:
-        _run(options, console)
+        return int(not _run(options, console))
     except (BenchError, SourceError) as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
-def _run(options: argparse.Namespace, console: Console) -> None:
+def _run(options: argparse.Namespace, console: Console) -> bool:
+    """Measure; False when what was measured must not be."""
     match options.command:
         case "live":
             live(console, options.file)
         case "features":
             features(console, options.file)
         case "soak":
-            soak(console, options.minutes)
+            probe(options.file)
+            return soak(console, options.file, options.minutes, options.seed, ENDPOINT)
         case "engine":
             if options.shapes is None:
                 engine(console, options.windows)
@@ -270,6 +245,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
                 engine_shapes(console, options.shapes, options.threads, options.windows)
         case "size":
             size(console)
+    return True
 
 
 if __name__ == "__main__":

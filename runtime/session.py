@@ -18,6 +18,7 @@ from capture.messages import STREAMS, Word, Words
 from runtime.compose import Timing, compose
 from runtime.config import Config, told
 from runtime.engine import Engine, EngineError, Prediction
+from runtime.ladder import MEANING, STEPS, Ladder
 from runtime.network import CAPTURED, Network
 from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
 from runtime.revisions import Revisions
@@ -94,7 +95,7 @@ class Session:
         self._paced = not config.fast if header is None else header.paced
         self._stopping = False
         self._windows = self._skipped = self._seq = self._transcripts = 0
-        self._provisional = False  # some of the words that were shared last
+        self._provisional: tuple[Word, ...] = ()  # those that were shared last
         self._unfinished: dict[int, _Unfinished] = {}  # by the end of the window
         self._revisions = Revisions()
         self._latencies: deque[float] = deque(maxlen=7200)  # of the last hour, at the usual hop
@@ -130,6 +131,9 @@ class Session:
         )
         recorded = None if self._replayed is None else self._replayed.header.wall
         self._anchor = recorded or anchor(source.clock)
+        able = (*source.eases(), "hop")
+        steps = [step for step in STEPS if source.clock.paced and step in able]
+        self._ladder = Ladder(steps, round(self._config.max_age_s * 1e9))
         self._started_at = time.monotonic()
         begin = SessionBegin(
             session=self.name,
@@ -197,10 +201,11 @@ class Session:
             self._handle(window)
 
     def _share(self, heard: Words) -> None:
-        """Publish what was said, and once more when provisional words are taken back."""
-        if not (heard.words or self._provisional):
+        """Publish what was said when there is news: committed words, or other provisional ones."""
+        provisional = tuple(word for word in heard.words if not word.committed)
+        if provisional == self._provisional and len(provisional) == len(heard.words):
             return
-        self._provisional = any(not word.committed for word in heard.words)
+        self._provisional = provisional
         said = (
             Said(text=word.text, start_ns=word.start_ns, end_ns=word.end_ns, committed=word.committed)
             for word in heard.words
@@ -236,6 +241,9 @@ class Session:
         too_old = infer_ns - window.end_ns > self._config.max_age_s * 1e9
         if clock.paced and too_old and not window.revision:
             self._skipped += 1  # newest only: nobody wants to know any more
+            self._keep_up(infer_ns, window)
+            return
+        if before is None and "hop" in self._ladder.taken and self._between(window):
             return
         same_words = before is not None and before.words == window.text.words
         prediction = before.prediction if before is not None and same_words else self._predict(window)
@@ -258,12 +266,26 @@ class Session:
         if before is None:
             self._windows += 1
             self._latencies.append(message.latency_ms.total)
+            self._keep_up(message.time.published_ns, window)
         else:
             self._revisions.count(before.message, message, other_words=not same_words)
         if not window.final:
             self._unfinished[window.end_ns] = _Unfinished(message, window.text.words, prediction)
         published_ns = message.time.published_ns
         self._record(lambda recorder: recorder.add_emotion(payload, published_ns, message.seq))
+
+    def _keep_up(self, now_ns: int, window: Window) -> None:
+        """Give something up when windows come late for long, or take it back; and say so."""
+        if not self._source.clock.paced:
+            return
+        change = self._ladder.observe(now_ns, now_ns - window.end_ns)
+        if change is not None:
+            self._source.ease(self._ladder.taken)
+            self._source.events.append(str(change))
+
+    def _between(self, window: Window) -> bool:
+        """Every second window, by its place in time, so that a twice as long hop stays on a grid."""
+        return (window.end_ns - self._source.start_ns) // round(self._hop_s * 1e9) % 2 == 1
 
     def _predict(self, window: Window) -> Prediction | None:
         """What the network says; None where no sense is there, or where it says no number."""
@@ -320,6 +342,7 @@ class Session:
             windows=self._windows,
             skipped=self._skipped,
             engine=self._engine.name,
+            eased=tuple(MEANING[step] for step in self._ladder.taken),
             revised=self._revisions.told() or msgspec.UNSET,
             event=msgspec.UNSET if event is None else event,
         )

@@ -11,19 +11,21 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import zmq
 
 from capture.bus import Receiver, ipc, private_folder
 from capture.clock import Clock, HostClock
-from capture.link import Go
+from capture.link import Go, Wish
 from capture.messages import STREAMS, Stamp, State, Status, StreamName
+from runtime.ladder import Step
 from runtime.recording import Arrival, Recording
 from runtime.supervisor import Exit, Restart, Sense, Supervisor
 
 READY_S = 60.0  # how long the slowest process may take to load its models
 POLL_MS = 100
+EASED_HZ = 10.0  # faces a second when the machine cannot keep up
 FINAL_S = 2.0  # how long after the last process the last message may come
 
 _FINAL: frozenset[State] = frozenset({"absent", "ended", "failed"})
@@ -50,6 +52,14 @@ class Source(Protocol):
         An unpaced source reads only the streams that are ``wanted``, so that the others wait in
         their own processes and nothing piles up.
         """
+        ...
+
+    def eases(self) -> tuple[Step, ...]:
+        """What it could give up if the machine cannot keep up."""
+        ...
+
+    def ease(self, taken: Sequence[Step]) -> None:
+        """Give up this, and nothing else."""
         ...
 
     def restarts(self) -> dict[StreamName, int]:
@@ -99,6 +109,8 @@ class LiveSource:
             processes.append(replace(sense, arguments=(*link, *private)))
         self._supervisor = Supervisor(processes, watch_stalls=paced)
         self._senses = {sense.stream for sense in senses}
+        self._recognises = any("whisper" in word for sense in senses for word in sense.arguments)
+        self._wishes: dict[StreamName, Wish] = {}
         self._states: dict[StreamName, State] = {}
         self._settled: set[StreamName] = set()  # ready, or known not to be: nobody waits for it
         self._heard_ns: dict[StreamName, int] = {}
@@ -167,6 +179,27 @@ class LiveSource:
             self._receivers[wanted[0]].socket.poll(min(wait_ms, 10))
         return None
 
+    def eases(self) -> tuple[Step, ...]:
+        steps: tuple[Step, ...] = ()
+        if "vision" in self._senses:
+            steps += ("faces",)
+        if self._recognises:
+            steps += ("provisional", "recogniser", "text")
+        return steps
+
+    def ease(self, taken: Sequence[Step]) -> None:
+        words: Literal["full", "simple", "off"] = "full"
+        if "recogniser" in taken:
+            words = "off" if "text" in taken else "simple"
+        wishes: dict[StreamName, Wish] = {
+            "vision": Wish(rate_hz=EASED_HZ if "faces" in taken else None),
+            "text": Wish(provisional="provisional" not in taken, recogniser=words),
+        }
+        for stream, wish in wishes.items():
+            if stream in self._senses and self._wishes.get(stream, Wish()) != wish:
+                self._wishes[stream] = wish
+                self._supervisor.tell(stream, wish)
+
     def restarts(self) -> dict[StreamName, int]:
         return {stream: self._supervisor.restarts(stream) for stream in STREAMS}
 
@@ -190,6 +223,8 @@ class LiveSource:
             heard_ns = self._heard_ns.get(stream, self.start_ns)
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
             self._supervisor.go(stream, Go(self._host_clock(), start_ns))
+            if stream in self._wishes:
+                self._supervisor.tell(stream, self._wishes[stream])
             if stream in self._died_ns:
                 lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
                 self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
@@ -261,6 +296,12 @@ class ReplaySource:
                 return None
         self._upcoming = next(self._arrivals, None)
         return arrival
+
+    def eases(self) -> tuple[Step, ...]:
+        return ()
+
+    def ease(self, taken: Sequence[Step]) -> None:
+        """What was captured was captured."""
 
     def restarts(self) -> dict[StreamName, int]:
         return dict.fromkeys(STREAMS, 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from capture.link import Go
+from capture.link import Go, Wish
 from capture.messages import StreamName
 
 log = logging.getLogger("runtime.supervisor")
@@ -81,11 +81,11 @@ class Supervisor:
 
     def go(self, stream: StreamName, go: Go) -> None:
         """Tell a process that said ``ready`` to begin."""
-        child = self._children[stream]
-        if child.process is not None and child.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # it has just died; poll will see it
-                child.process.stdin.write(msgspec.json.encode(go) + b"\n")
-                child.process.stdin.flush()
+        self._write(stream, go)
+
+    def tell(self, stream: StreamName, wish: Wish) -> None:
+        """Ask a process that runs to give something up, or to take it back."""
+        self._write(stream, wish)
 
     def release(self, stream: StreamName) -> None:
         """A process's last message was read: it may end."""
@@ -145,6 +145,14 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     harder()
             process.wait()
+
+    def _write(self, stream: StreamName, line: Go | Wish) -> None:
+        child = self._children[stream]
+        if child.process is None or child.process.stdin is None or child.process.stdin.closed:
+            return
+        with contextlib.suppress(BrokenPipeError):  # it has just died; poll will see it
+            child.process.stdin.write(msgspec.json.encode(line) + b"\n")
+            child.process.stdin.flush()
 
     def _spawn(self, child: _Child) -> None:
         sense = child.sense

@@ -17,7 +17,7 @@ import pytest
 
 from capture.bus import Receiver, ipc, private_folder
 from capture.clock import HostClock
-from capture.link import Go
+from capture.link import Go, Wish
 from capture.messages import FeatureBlock, Message, Status
 from capture.trouble import SourceError
 
@@ -251,3 +251,22 @@ def test_by_hand_it_begins_at_once_and_prints(session: Session) -> None:
 def test_what_went_wrong_in_a_process_of_a_pool_is_still_told() -> None:
     sent = pickle.loads(pickle.dumps(SourceError("missing", "no model here: run python -m capture.assets")))
     assert (sent.reason, str(sent)) == ("missing", "no model here: run python -m capture.assets")
+
+
+def test_what_the_session_wishes_is_heard_while_it_runs_and_nonsense_changes_nothing(
+    session: Session,
+) -> None:
+    heeds = "step += 1; link.status('running', None, str(link.wish.rate_hz))"
+    session.script.write_text(SENSE.replace("step += 1", heeds))
+    process = session.start(session.command("endless"))
+    session.until(is_state("ready"))
+    go(process)
+    session.until(is_block)
+    say(process, msgspec.json.encode(Wish(rate_hz=7.5)))
+    session.until(lambda m: isinstance(m, Status) and m.detail == "7.5")
+    say(process, b'{"rate_hz": -1}\n{"fly": true}')
+    say(process, msgspec.json.encode(Wish()))
+    session.until(lambda m: isinstance(m, Status) and m.detail == "None")
+    hang_up(process)
+    assert process.wait(10) == 0
+    assert process.stderr is not None and process.stderr.read().count(b"is no wish") == 2

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from capture.agreement import HypothesisBuffer, normalised
 from capture.bus import Receiver, Sender, ipc, private_folder
 from capture.clock import HostClock
-from capture.link import Go
+from capture.link import Go, Wish
 from capture.messages import Message, Pcm, Stamp, Status, Word, Words
 from capture.recogniser import PRE_ROLL_NS, RATE_HZ, VAD_SAMPLES, Recogniser
 
@@ -308,7 +308,17 @@ class Process:
 
     @property
     def words(self) -> list[Word]:
-        return [word for message in self.said for word in message.words]
+        return [word for message in self.said for word in message.words if word.committed]
+
+    @property
+    def guesses(self) -> list[Word]:
+        """Provisional words, as often as they were said."""
+        return [word for message in self.said for word in message.words if not word.committed]
+
+    def wish(self, wish: Wish) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(wish) + b"\n")
+        self.process.stdin.flush()
 
     def close(self) -> None:
         if self.process is not None:
@@ -461,14 +471,20 @@ def speech(path: Path) -> npt.NDArray[np.int16]:
 
 
 def send(endpoint: str, parts: Sequence[tuple[int, npt.NDArray[np.int16]]], rate_hz: int = RATE_HZ) -> None:
-    """What the microphone process does: 160 ms a message, numbered, an empty one at the end."""
+    """What the microphone process does: numbered messages, an empty one at the end."""
     seq = 0
     with Sender(endpoint, lossless=True) as sender:
         for t_ns, samples in [*parts, (0, np.empty(0, np.int16))]:
-            for at in range(0, max(1, len(samples)), 2560):
-                at_ns = t_ns + at * S // RATE_HZ
-                sender.send(Pcm(Stamp("s", "audio", seq, at_ns, at_ns), rate_hz, samples[at : at + 2560]))
-                seq += 1
+            seq = speak(sender, t_ns, samples, seq, rate_hz)
+
+
+def speak(sender: Sender, t_ns: int, samples: npt.NDArray[np.int16], seq: int, rate_hz: int = RATE_HZ) -> int:
+    """Sound, 160 ms a message; returns the number of the next."""
+    for at in range(0, max(1, len(samples)), 2560):
+        at_ns = t_ns + at * S // RATE_HZ
+        sender.send(Pcm(Stamp("s", "audio", seq, at_ns, at_ns), rate_hz, samples[at : at + 2560]))
+        seq += 1
+    return seq
 
 
 def test_a_real_whisper_hears_real_speech_and_says_well_formed_words(
@@ -487,11 +503,59 @@ def test_a_real_whisper_hears_real_speech_and_says_well_formed_words(
     assert untils == sorted(untils) and untils[-1] == pytest.approx(end_ns, abs=S // RATE_HZ * 2)
     check_order(transcript.words)
     for message, promised_ns in zip(transcript.said, [0, *untils], strict=False):
-        assert all(promised_ns <= word.end_ns <= message.until_ns for word in message.words)
+        committed = [word for word in message.words if word.committed]
+        assert all(promised_ns <= word.end_ns <= message.until_ns for word in committed)
+        assert message.words[: len(committed)] == (*committed,), "committed words stand first"
+        assert all(word.end_ns >= message.until_ns for word in message.words[len(committed) :])
+    assert transcript.guesses and all(not word.committed for word in transcript.guesses)
     for word in transcript.words:
         assert word.committed and word.text.startswith("word") and 0.0 <= word.probability <= 1.0
         assert not 12 * S < word.start_ns < 20 * S, "a word in the hole"
     assert {word.start_ns >= 20 * S for word in transcript.words} == {True, False}
+
+
+def test_without_provisional_words_only_what_is_committed_is_said(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm, "--language", "en")
+    transcript.until("ready")
+    transcript.go()
+    transcript.wish(Wish(provisional=False))
+    time.sleep(0.5)  # the wish has no answer
+    send(transcript.pcm, [(0, speech(media / "jfk.flac"))])
+    transcript.until("ended", within_s=60)
+    assert transcript.guesses == [] and len(transcript.words) > 5
+
+
+def test_a_session_may_do_without_words_for_a_while(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    samples = speech(media / "jfk.flac")
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm, "--language", "en")
+    transcript.until("ready")
+    transcript.go()
+    transcript.until("running")
+    transcript.wish(Wish(recogniser="off"))
+    eased = transcript.until("degraded")
+    assert eased.reason == "eased" and "not recognised" in eased.detail
+    with Sender(transcript.pcm, lossless=True) as sender:
+        seq = speak(sender, 0, samples, 0)
+        deadline = time.monotonic() + 20
+        while not (transcript.said and transcript.said[-1].until_ns > 10 * S):
+            assert time.monotonic() < deadline, "listening does not go on"
+            message = transcript.receiver.receive()
+            if message is None:
+                transcript.receiver.socket.poll(20)
+            else:
+                transcript.messages.append(message)
+        assert transcript.words == [] and transcript.guesses == []
+        transcript.wish(Wish())
+        transcript.until("running")
+        seq = speak(sender, 11 * S, samples, seq)
+        speak(sender, 0, np.empty(0, np.int16), seq)
+    ended = transcript.until("ended", within_s=60)
+    assert ended.dropped == 0, "what nobody wanted to hear is not lost"
+    assert transcript.words and all(word.start_ns >= 10 * S for word in transcript.words)
 
 
 def test_a_silent_room_ends_without_a_word(transcript: Process, tiny_whisper: Path) -> None:

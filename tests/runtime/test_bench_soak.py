@@ -1,0 +1,81 @@
+"""The soak bench: its film has no seam, and a loss without a fault beside it is found."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import msgspec
+import pytest
+
+from capture import subtitles
+from capture.media import probe
+from runtime.bench_engine import BenchError
+from runtime.bench_soak import Fault, Seen, endless_film, unexplained
+from runtime.plan import DEMO
+from runtime.recording import Recording
+from runtime.stream import Emotion, Lost, Modality, decode
+
+
+@pytest.fixture
+def seen() -> Seen:
+    """A session that lost nothing: the demo's, each window heard when it was published."""
+    messages = (decode(payload) for _, payload in Recording.open(DEMO).emotions())
+    windows = [m for m in messages if isinstance(m, Emotion)]
+    return Seen([(window.time.published_ns / 1e9, window) for window in windows])
+
+
+def change(seen: Seen, index: int, **fields: object) -> None:
+    at_s, window = seen.windows[index]
+    seen.windows[index] = at_s, msgspec.structs.replace(window, **fields)
+
+
+def test_the_film_goes_on_at_the_same_pace_over_every_seam_and_so_do_its_words(
+    shared: Path, tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes((shared / "media/face_and_speech.mp4").read_bytes())
+    clip.with_suffix(".vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nask not\n")
+    film = endless_film(clip, tmp_path, 0.5)
+    assert probe(film).duration_ns > 30e9
+    with av.open(str(film)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert all(0.035 < b - a < 0.05 for a, b in pairwise(times))
+    words = subtitles.read(film.with_suffix(".vtt"))
+    again = [word.start_ns for word in words if word.text == "ask"]
+    length_ns = probe(clip).duration_ns
+    assert len(again) >= 3 and all(b - a == pytest.approx(length_ns, abs=2e6) for a, b in pairwise(again))
+
+
+def test_what_has_no_pictures_and_no_length_is_refused(tmp_path: Path) -> None:
+    with pytest.raises((BenchError, av.FFmpegError)):
+        endless_film(tmp_path / "nowhere.mp4", tmp_path, 1)
+
+
+def test_a_session_that_lost_nothing_has_no_gap(seen: Seen) -> None:
+    assert unexplained(seen, [], 0.5) == []
+
+
+def test_a_missing_window_lost_samples_and_an_absent_sense_are_gaps_unless_a_fault_is_near(
+    seen: Seen,
+) -> None:
+    gone = Modality(present=False, coverage=0.0, reason="restarting")
+    change(seen, 10, modalities=msgspec.structs.replace(seen.windows[10][1].modalities, vision=gone))
+    for index in range(14, len(seen.windows)):
+        change(seen, index, dropped=Lost(audio=3))
+    del seen.windows[18]
+    found = unexplained(seen, [], 0.5)
+    assert any("vision absent: restarting" in line for line in found)
+    assert any("3 samples of audio lost" in line for line in found)
+    assert any("1 windows missing" in line for line in found)
+    assert any("1 messages lost to the subscriber" in line for line in found)
+    assert len(found) == 4
+    fault = Fault(seen.windows[10][0] - 0.5, "killed", "vision", over_s=seen.windows[10][0])
+    assert unexplained(seen, [fault], 0.5) == []
+
+
+def test_what_the_film_shows_is_no_gap(seen: Seen) -> None:
+    nobody = Modality(present=False, coverage=0.0, reason="no_face")
+    change(seen, 5, modalities=msgspec.structs.replace(seen.windows[5][1].modalities, vision=nobody))
+    assert unexplained(seen, [], 0.5) == []
