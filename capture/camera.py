@@ -10,30 +10,36 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from capture import assets
 from capture.address import shown
 from capture.features.vision import PRESENCE, SPEC, FaceFeatures
-from capture.frames import Frame, Newest, RateCap, from_camera, from_file, open_camera, open_track
-from capture.link import Link, Outlet, arguments, run
+from capture.frames import Frame, Newest, RateCap, Rgb, from_camera, from_file, open_camera, open_track
+from capture.hot_plug import when_there
+from capture.link import DELAY_HELP, Link, Outlet, arguments, delay_ms, run
 
 NO_FACE_NS = 1_000_000_000
-NO_FRAMES_S = 2.0
+NO_FRAMES_S = 1.5
+FROZEN_S = 1.5  # the very same picture for so long: no sensor is so quiet
 TURN_S = 0.2  # longest turn of the loop: heartbeats and stopping need it short
 
 
-def watch(link: Link, source: str) -> None:
+def watch(link: Link, source: str, delay_ns: int = 0) -> None:
     """Publish the features of every frame until the source ends or the session stops.
 
+    Args:
+        delay_ns: from the world to a grabbed frame of a device; its times are so much earlier.
+
     Raises:
-        SourceError: ``asset_missing``, ``no_device``, ``no_file``, ``unreadable``, ``no_video``.
+        SourceError: ``asset_missing``, ``no_device``, ``busy``, ``no_file``, ``unreadable``, ``no_video``.
     """
     link.beat()
     asset = assets.face_landmarker(beat=link.beat)
     track = open_track(source) if source.startswith("file:") else None
-    camera = open_camera(source) if track is None else None
+    camera = when_there(link, partial(open_camera, source)) if track is None else None
     with FaceFeatures(asset) as features:
         go = link.wait_for_go(detail=shown(source))
         if link.stopping:
@@ -41,7 +47,7 @@ def watch(link: Link, source: str) -> None:
         cap = RateCap(SPEC.rate_hz)
         reader = Reader(link, features)
         if track is None:
-            reader.read_newest(from_camera(camera, source, link, cap), device=True)
+            reader.read_newest(from_camera(camera, source, link, cap, delay_ns), device=True)
             return
         frames = from_file(track, link, go.start_ns, cap)
         if link.clock.paced:
@@ -58,6 +64,8 @@ class Reader:
         self._link = link
         self._features = features
         self._face_ns: int | None = None  # when a face was last seen
+        self._picture: Rgb | None = None  # the last one that was not like the one before
+        self._moved_ns = 0  # when it came
         self._eased: RateCap | None = None  # fewer faces a second, for now
 
     def read_all(self, frames: Iterator[Frame]) -> None:
@@ -77,13 +85,22 @@ class Reader:
             link.dropped = slot.overwritten
             if frame is not None:
                 frame_at = time.monotonic()
-                if self._wanted(frame):
+                if device and self._frozen(frame):
+                    link.status("degraded", "frozen", "the camera gives the same picture again and again")
+                elif self._wanted(frame):
                     self._read(frame)
             elif device and time.monotonic() - frame_at > NO_FRAMES_S:
                 link.status("degraded", "no_frames", "the camera gives no pictures")
             else:
                 link.beat()
         grabbing.join(TURN_S)
+
+    def _frozen(self, frame: Frame) -> bool:
+        """Whether this picture has been the same, to the bit, for too long to be an observation."""
+        rgb = frame.rgb()
+        if self._picture is None or not np.array_equal(self._picture, rgb):
+            self._picture, self._moved_ns = rgb, frame.t_ns
+        return frame.t_ns - self._moved_ns > FROZEN_S * 1e9
 
     def _wanted(self, frame: Frame) -> bool:
         """Whether to look at this picture, or to save the time because fewer faces are asked for."""
@@ -125,9 +142,10 @@ def main() -> int:
         help="device:N, file:PATH, or the rtsp://, http(s):// address of a network camera\n"
         "(default: %(default)s)",
     )
+    parser.add_argument("--delay-ms", type=delay_ms, default=0.0, metavar="MS", help=DELAY_HELP)
     options = parser.parse_args()
     link = Link("vision", SPEC, options.session, options.endpoint)
-    return run(link, lambda link: watch(link, options.source))
+    return run(link, lambda link: watch(link, options.source, round(options.delay_ms * 1e6)))
 
 
 if __name__ == "__main__":

@@ -128,11 +128,14 @@ def from_file(track: Track, link: Outlet, start_ns: int, cap: RateCap) -> Iterat
         yield Frame(t_ns, link.clock.now_ns(), partial(_upright, picture))
 
 
-def from_camera(camera: Any, source: str, link: Link, cap: RateCap) -> Iterator[Frame]:
-    """The pictures of an open camera, stamped right after the grab; a camera that fails is opened anew."""
+def from_camera(camera: Any, source: str, link: Link, cap: RateCap, delay_ns: int = 0) -> Iterator[Frame]:
+    """The pictures of an open camera, stamped right after the grab; a camera that fails is opened anew.
+
+    ``delay_ns`` is what the camera takes from the world to the grab.
+    """
     while not link.stopping:
         grabbed = camera.grab()
-        t_ns = link.clock.now_ns()
+        t_ns = link.clock.now_ns() - delay_ns
         if not grabbed:
             camera.release()
             time.sleep(REOPEN_S)
@@ -150,7 +153,7 @@ def open_camera(source: str) -> Any:
     """Open ``device:N``, ``device:/dev/videoN`` or an ``rtsp://``, ``http(s)://`` address.
 
     Raises:
-        SourceError: ``no_device``; it says which ones there are.
+        SourceError: ``no_device``, it says which ones there are; or ``busy``.
     """
     with noise.without(noise.ANYTHING):  # every backend complains of every failure; one line does
         camera = _open(source)
@@ -161,11 +164,15 @@ def open_camera(source: str) -> Any:
             "no_device",
             f"{shown(source)} gives no picture within {ANSWER_MS / 1000:g} s: check address and network",
         )
+    name = source.removeprefix("device:")
+    if Path(f"/dev/video{name}" if name.isdigit() else name).exists():
+        raise SourceError(
+            "busy", f"camera {name} is there and cannot be opened: close the program that uses it"
+        )
     there = ", ".join(sorted(glob.glob("/dev/video*"))) or "none"  # noqa: PTH207 - a pattern of devices
     raise SourceError(
         "no_device",
-        f"camera {source.removeprefix('device:')} cannot be opened (cameras on this machine: {there}): "
-        "connect one, close the program that uses it, or choose another",
+        f"camera {name} cannot be opened (cameras on this machine: {there}): connect one, or choose another",
     )
 
 

@@ -109,6 +109,24 @@ class Link:
         self._t_capture_ns = go.start_ns
         return go
 
+    @property
+    def by_hand(self) -> bool:
+        """Nobody but a person at a terminal listens."""
+        return self._sender is None
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, and say meanwhile that the process lives; False as soon as the session ends."""
+        until = time.monotonic() + seconds
+        while not self.stopping and (left_s := until - time.monotonic()) > 0:
+            self.beat()
+            if self._watching:
+                time.sleep(min(left_s, 0.1))
+            elif select.select([sys.stdin], [], [], min(left_s, 0.1))[0]:
+                heard = os.read(sys.stdin.fileno(), 4096)
+                self._unread += heard
+                self.stopping = not heard
+        return not self.stopping
+
     def status(self, state: State, reason: str | None = None, detail: str = "") -> None:
         """Publish a change of state; the same state again is only a heartbeat."""
         if (state, reason, detail) != self._said:
@@ -213,6 +231,20 @@ def arguments(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--session", default="by-hand", help="name of the session (default: %(default)s)")
     parser.add_argument("--endpoint", help="ZeroMQ endpoint to publish to; without it, print to the terminal")
     return parser
+
+
+DELAY_HELP = "how long the device takes from the world to a sample; measure it: python -m runtime.calibrate"
+
+
+def delay_ms(text: str) -> float:
+    """Check ``--delay-ms``. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 2000:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected milliseconds, 0 to 2000")
+    return value
 
 
 def run(link: Link, work: Callable[[Link], None]) -> int:

@@ -10,34 +10,39 @@ import os
 import queue
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import av
 
 from capture.bus import Sender
 from capture.features.audio import SAMPLE_RATE_HZ, SHIFT_SAMPLES, SPEC
-from capture.link import Link, Outlet, arguments, run
+from capture.hot_plug import when_there
+from capture.link import DELAY_HELP, Link, Outlet, arguments, delay_ms, run
 from capture.sample_clock import SETTLE, SampleClock
 from capture.sound import Int16, Resampler, Sound, duration_ns
 from capture.sound_device import Buffer, SoundDevice
 from capture.track import Track, wait_until
-from capture.trouble import SourceError
 
 JUMP_NS = 40_000_000  # a file's time stamps may be off by less; more is a hole in the sound
-NO_SOUND_S = 2.0
-GONE_S = 10.0  # a device that is silent for so long is gone
+NO_SOUND_S = 1.5  # a device that gives no samples for so long is opened anew
 TURN_S = 0.2
 
 
-def listen(link: Link, source: str, pcm_endpoint: str | None) -> None:
+def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0) -> None:
     """Publish the features of all sound until the source ends or the session stops.
 
+    Args:
+        delay_ns: from the world to a device's sample; its times are so much earlier.
+
     Raises:
-        SourceError: ``no_device``, ``no_pyaudio``, ``no_file``, ``unreadable``, ``no_audio``.
+        SourceError: ``no_device``, ``busy``, ``unsupported``, ``no_pyaudio``; of a file ``no_file``,
+            ``unreadable``, ``no_audio``.
     """
     link.beat()
     track = Track(Path(source.removeprefix("file:")), "audio") if source.startswith("file:") else None
-    device = SoundDevice(source.removeprefix("device:")) if track is None else None
+    open_device = partial(SoundDevice, source.removeprefix("device:"), delay_ns)
+    device = when_there(link, open_device) if track is None else None
     go = link.wait_for_go(detail=source if device is None else device.description)
     if link.stopping:
         return
@@ -58,8 +63,10 @@ def listen(link: Link, source: str, pcm_endpoint: str | None) -> None:
     try:
         if track is not None:
             read_file(link, track, go.start_ns, sound)
-        elif device is not None:
+        while device is not None and not link.stopping:
             read_device(link, device, sound)
+            if not link.stopping:
+                device = when_there(link, open_device)
         sound.end()
     finally:
         if pcm is not None:
@@ -104,7 +111,7 @@ def _play(link: Outlet, samples: Int16, sound: Sound) -> bool:
 
 
 def read_device(link: Link, device: SoundDevice, sound: Sound) -> None:
-    """Hear a device until the session stops. Raises SourceError ``no_device`` when it goes away."""
+    """Hear a device until the session stops or the device is gone; then it is closed."""
     resampler = Resampler()
     clock: SampleClock | None = None
     settling: list[tuple[int, Buffer]] = []
@@ -115,7 +122,11 @@ def read_device(link: Link, device: SoundDevice, sound: Sound) -> None:
         try:
             buffer = device.buffers.get(timeout=TURN_S)
         except queue.Empty:
-            _say_silent(link, device, time.monotonic() - heard_at)
+            link.beat()
+            silent_s = time.monotonic() - heard_at
+            if silent_s > NO_SOUND_S or not device.active:
+                link.status("degraded", "no_sound", f"microphone {device.description} gives no samples")
+                break
             continue
         heard_at = time.monotonic()
         link.status("running")
@@ -138,6 +149,7 @@ def read_device(link: Link, device: SoundDevice, sound: Sound) -> None:
                 sound.shift(round(clock.anchor_ns - anchor_ns))
             sound.hear(resampler.convert(_frame(waiting.samples, device)), waiting.t_ready_ns)
         settling.clear()
+    sound.hear(resampler.convert(None), link.clock.now_ns())
     device.close()
 
 
@@ -146,15 +158,6 @@ def _frame(samples: Int16, device: SoundDevice) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=layout)
     frame.sample_rate = device.rate_hz
     return frame
-
-
-def _say_silent(link: Link, device: SoundDevice, silent_s: float) -> None:
-    if silent_s > GONE_S or not device.active:
-        raise SourceError("no_device", f"microphone {device.description} is gone: connect it again")
-    if silent_s > NO_SOUND_S:
-        link.status("degraded", "no_sound", "the microphone gives no samples")
-    else:
-        link.beat()
 
 
 def source_name(text: str) -> str:
@@ -175,9 +178,11 @@ def main() -> int:
         help="device:default, device:NUMBER, device:part of its NAME, or file:PATH\n(default: %(default)s)",
     )
     parser.add_argument("--pcm", metavar="ENDPOINT", help="also send the sound itself, to the recogniser")
+    parser.add_argument("--delay-ms", type=delay_ms, default=0.0, metavar="MS", help=DELAY_HELP)
     options = parser.parse_args()
     link = Link("audio", SPEC, options.session, options.endpoint)
-    return run(link, lambda link: listen(link, options.source, options.pcm))
+    delay_ns = round(options.delay_ms * 1e6)
+    return run(link, lambda link: listen(link, options.source, options.pcm, delay_ns))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,12 @@ from capture.trouble import SourceError
 
 BUFFER_S = 0.02
 WAITING_BUFFERS = 250  # 5 s; more than that and the newest is lost, and said to be
+USUAL_HZ = (48_000, 44_100, 32_000)
+_WHY = {  # PortAudio's errors (portaudio.h)
+    -9985: ("busy", "close the program that uses it, or choose another"),
+    -9997: ("unsupported", "it has none of the usual sample rates; choose another"),
+    -9998: ("unsupported", "it has neither one nor two channels; choose another"),
+}
 OLDEST_S = 1.0  # a converter's time beyond that is a driver's invention
 
 
@@ -37,12 +43,15 @@ class SoundDevice:
 
     Args:
         name: ``default``, a number, or a part of a name.
+        delay_ns: from the world to a sample, beyond what the device says of itself.
 
     Raises:
-        SourceError: ``no_pyaudio`` or ``no_device``; it says which ones there are.
+        SourceError: ``no_pyaudio``; ``no_device``, it says which ones there are; ``busy``;
+            ``unsupported``: it has none of the usual rates.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, delay_ns: int = 0) -> None:
+        self._delay_ns = delay_ns
         self._pyaudio = import_pyaudio()
         self.buffers: queue.Queue[Buffer] = queue.Queue(WAITING_BUFFERS)
         self._full = False
@@ -72,7 +81,7 @@ class SoundDevice:
         preferred_hz = round(device["defaultSampleRate"])
         channels = (1, 2) if device["maxInputChannels"] > 1 else (1,)
         error: Exception | None = None
-        for rate_hz in dict.fromkeys((SAMPLE_RATE_HZ, preferred_hz)):
+        for rate_hz in dict.fromkeys((SAMPLE_RATE_HZ, preferred_hz, *USUAL_HZ)):
             for count in channels:
                 try:
                     stream = self._portaudio.open(
@@ -89,11 +98,9 @@ class SoundDevice:
                 except (OSError, ValueError) as caught:  # PortAudio's errors; the next form may do
                     error = caught
         self._portaudio.terminate()
-        raise SourceError(
-            "no_device",
-            f"microphone {device['name']!r} cannot be opened ({error}): "
-            "close the program that uses it, or choose another",
-        )
+        code = int(error.args[0]) if isinstance(error, OSError) and error.args else 0
+        reason, advice = _WHY.get(code, ("no_device", "connect it again, or choose another"))
+        raise SourceError(reason, f"microphone {device['name']!r} cannot be opened ({error}): {advice}")
 
     def _receive(self, data: bytes, count: int, times: Mapping[str, float], flags: int) -> tuple[None, int]:
         assert self._clock is not None
@@ -101,6 +108,7 @@ class SoundDevice:
         age_s = times["current_time"] - times["input_buffer_adc_time"]
         if not 0 < age_s < OLDEST_S:
             age_s = count / self.rate_hz
+        age_s += self._delay_ns / 1e9
         lost = self._full or bool(flags & self._pyaudio.paInputOverflow)
         samples = np.frombuffer(data, "<i2").reshape(count, self.channels)
         try:

@@ -1,4 +1,4 @@
-"""Benchmarks: ``python -m runtime.bench live|features|engine|soak|size``.
+"""Benchmarks: ``python -m runtime.bench live|features|engine|bus|soak|size``.
 
 They run the real application on a real file and measure from outside: messages by subscribing, memory
 and processor time from /proc. Nothing here is a test; BENCHMARKS.md keeps the results.
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from capture.media import probe
 from capture.trouble import SourceError
+from runtime.bench_bus import hops
 from runtime.bench_engine import BenchError, engine_shapes
 from runtime.bench_soak import soak
 from runtime.stream import Emotion, Message, SessionEnd, subscribe
@@ -215,6 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--threads", type=int, default=1, help="with --shapes, of the processor (default: 1)")
     one = commands.add_parser("features", help="the feature code by itself")
     one.add_argument("file", type=Path)
+    one = commands.add_parser("bus", help="from one process to the next")
+    one.add_argument("--messages", type=int, default=4000, help="of each kind (default: %(default)s)")
     commands.add_parser("size", help="what the live install puts on disk")
     options = parser.parse_args(arguments)
     console = Console()
@@ -243,6 +246,8 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
                 engine(console, options.windows)
             else:
                 engine_shapes(console, options.shapes, options.threads, options.windows)
+        case "bus":
+            hops(console, options.messages)
         case "size":
             size(console)
     return True

@@ -175,11 +175,9 @@ def correction(found: Offset, film: Path | None) -> str:
         name, right = shlex.quote(str(film)), shlex.quote(str(film.with_stem(f"{film.stem}-right")))
         move = f"-itsoffset {-found.offset_ms / 1000:.3f} -i {name} -map 0:v -map 1:a -c copy"
         return f"a copy that is right: ffmpeg -i {name} {move} {right}"
-    late = "the time of each Buffer in capture/sound_device.py"
-    if found.offset_ms < 0:
-        late = "t_ns in from_camera of capture/frames.py"
-    ns = round(abs(found.offset_ms)) * 1_000_000
-    return f"no setting corrects this yet: take {ns:_} ns off {late}"
+    late = "microphone" if found.offset_ms > 0 else "camera"
+    ms = f"{abs(found.offset_ms):.0f}"
+    return f"python -m runtime.live --{late}-delay-ms {ms}    (in a --config file: {late}_delay_ms = {ms})"
 
 
 class _Meter:

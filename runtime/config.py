@@ -24,6 +24,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     input: str | None = None  # file or URL; None: camera and microphone
     camera: str = "0"  # device number or path; "none" for no camera
     microphone: str = "default"  # name or number; "none" for no microphone
+    camera_delay_ms: float = 0.0  # from the world to a frame; see runtime.calibrate
+    microphone_delay_ms: float = 0.0  # from the world to a sample
     asr: str = "auto"  # none | subtitles[:FILE] | whisper[:SIZE]; auto: see ``runtime.live --help``
     language: str | None = None  # of the recogniser; None: it guesses
     fast: bool = False  # read a file as fast as it goes, and lose nothing
@@ -46,6 +48,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     page: str | None = None  # HOST:PORT of the dashboard in a browser; None: no page
 
     def __post_init__(self) -> None:
+        for name in ("camera_delay_ms", "microphone_delay_ms"):
+            value = getattr(self, name)
+            _demand(0 <= value <= 2000, name, value, "0 to 2000 milliseconds")
         _demand(0.05 <= self.hop_s <= 10, "hop_s", self.hop_s, "0.05 to 10 seconds")
         _demand(0 <= self.lateness_s <= 10, "lateness_s", self.lateness_s, "0 to 10 seconds")
         _demand(self.max_age_s > self.lateness_s, "max_age_s", self.max_age_s, "more than lateness_s")

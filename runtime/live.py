@@ -91,6 +91,13 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--microphone", metavar="NAME|none", help=f"microphone to open (default: {default.microphone})"
     )
+    for late in ("camera", "microphone"):
+        source.add_argument(
+            f"--{late}-delay-ms",
+            type=float,
+            metavar="MS",
+            help=f"from the world to the {late}'s sample; python -m runtime.calibrate measures it",
+        )
     source.add_argument("--asr", metavar="HOW", help="where words come from, see below")
     source.add_argument(
         "--language", metavar="CODE", help="language that is spoken, e.g. en (default: guessed)"

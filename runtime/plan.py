@@ -85,7 +85,7 @@ def senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     if "://" in config.input:
         if config.fast:
             raise ConfigError(f"fast = True: {config.input} is live and cannot be read faster")
-        camera = Sense("vision", "capture.camera", ("--source", config.input), device=True)
+        camera = Sense("vision", "capture.camera", _device(config.input, config.camera_delay_ms), device=True)
         return [camera], {"audio": "network_camera", "text": "network_camera"}
     return _file(config, probe(Path(config.input)))
 
@@ -96,7 +96,8 @@ def _devices(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     if config.camera == "none":
         absent["vision"] = "switched_off"
     else:
-        senses.append(Sense("vision", "capture.camera", ("--source", f"device:{config.camera}"), True))
+        camera = _device(f"device:{config.camera}", config.camera_delay_ms)
+        senses.append(Sense("vision", "capture.camera", camera, True))
     asr = config.asr
     if asr == "auto":
         asr = "whisper" if importlib.util.find_spec("faster_whisper") is not None else "none"
@@ -110,9 +111,14 @@ def _devices(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     else:
         senses.append(_whisper(asr, config))
     if config.microphone != "none":
-        sound = ("--source", f"device:{config.microphone}") + (() if asr == "none" else ("--pcm", PCM))
+        sound = _device(f"device:{config.microphone}", config.microphone_delay_ms)
+        sound += () if asr == "none" else ("--pcm", PCM)
         senses.append(Sense("audio", "capture.microphone", sound, True))
     return senses, absent
+
+
+def _device(source: str, delay_ms: float) -> tuple[str, ...]:
+    return ("--source", source, *(("--delay-ms", str(delay_ms)) if delay_ms else ()))
 
 
 def _file(config: Config, media: Media) -> tuple[list[Sense], dict[StreamName, str]]:

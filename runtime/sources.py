@@ -109,6 +109,7 @@ class LiveSource:
             processes.append(replace(sense, arguments=(*link, *private)))
         self._supervisor = Supervisor(processes, watch_stalls=paced)
         self._senses = {sense.stream for sense in senses}
+        self._devices = {sense.stream for sense in senses if sense.device}
         self._recognises = any("whisper" in word for sense in senses for word in sense.arguments)
         self._wishes: dict[StreamName, Wish] = {}
         self._states: dict[StreamName, State] = {}
@@ -217,8 +218,8 @@ class LiveSource:
         self._states[stream] = status.state
         if status.state in _SETTLED:
             self._settled.add(stream)
-        if status.state in _FINAL:
-            self._supervisor.release(stream)
+        if status.state in _FINAL and not (status.state == "absent" and stream in self._devices):
+            self._supervisor.release(stream)  # a device that is absent is looked for by its process
         if status.state == "ready" and before != "ready" and self._running:
             heard_ns = self._heard_ns.get(stream, self.start_ns)
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
@@ -228,6 +229,8 @@ class LiveSource:
             if stream in self._died_ns:
                 lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
                 self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
+        elif status.state == "running" and before == "absent":
+            self.events.append(f"{stream}: there again")
         elif status.state != before and status.state in ("absent", "failed", "degraded"):
             self.events.append(f"{stream}: {status.state}: {status.detail or status.reason}")
 

@@ -14,7 +14,10 @@ PROCESSES = {"vision": "camera", "audio": "microphone", "text": "transcript"}
 REASONS = {
     "asr_none": "words are switched off",
     "asset_missing": "a model file is missing",
+    "busy": "another program uses the device",
+    "eased": "less of it, to keep up",
     "ended": "its source has ended",
+    "frozen": "the picture stands still",
     "network_camera": "not from a network camera",
     "no_audio": "the file has no sound",
     "no_device": "no device",
@@ -29,6 +32,7 @@ REASONS = {
     "no_whisper": "the recogniser is not installed",
     "no_words": "no words yet",
     "switched_off": "switched off",
+    "unsupported": "the device cannot be used",
 }
 
 

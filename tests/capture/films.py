@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -29,3 +30,10 @@ def film(path: Path, *, seconds: float = 1.5, pictures: bool = True, rate_hz: in
             container.mux(voice.encode(frame))
         container.mux(voice.encode(None))
     return path
+
+
+def jpegs(path: Path, count: int) -> list[bytes]:
+    """The first pictures of a film, as a network camera sends them."""
+    with av.open(str(path)) as container:
+        frames = zip(container.decode(video=0), range(count), strict=False)
+        return [cv2.imencode(".jpg", frame.to_ndarray(format="bgr24"))[1].tobytes() for frame, _ in frames]

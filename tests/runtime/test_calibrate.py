@@ -161,8 +161,8 @@ def test_live_the_sense_that_is_late_is_set_back() -> None:
     def told(offset_ms: float, spread_ms: float = 3) -> str:
         return correction(Offset(offset_ms, spread_ms, 9, 9, 9, 33.3), None)
 
-    assert "120_000_000 ns off the time of each Buffer in capture/sound_device.py" in told(120)
-    assert "80_000_000 ns off t_ns in from_camera of capture/frames.py" in told(-80)
+    assert "--microphone-delay-ms 120 " in told(120) and "camera" not in told(120)
+    assert "--camera-delay-ms 80 " in told(-80) and "microphone" not in told(-80)
     assert "nothing is to be corrected" in told(12) and "nothing is to be corrected" in told(60, 100)
 
 
