@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture.agreement import HypothesisBuffer
+from capture.guards import without_loops
 from capture.messages import Word
 
 RATE_HZ = 16000
@@ -69,6 +70,15 @@ class Recogniser:
     def end_ns(self) -> int:
         """Sound has come up to here."""
         return self._end_ns
+
+    @property
+    def new_ns(self) -> int:
+        """How much sound has come since the last hypothesis."""
+        return self._end_ns - self._transcribed_ns
+
+    def use(self, transcribe: Transcribe) -> None:
+        """Go on with another model."""
+        self._transcribe = transcribe
 
     @property
     def due(self) -> bool:
@@ -181,7 +191,7 @@ class Recogniser:
         start_ns, end_ns = self._start_ns, self._end_ns
         self._transcribed_ns = end_ns
         hypothesis = []
-        for word in self._transcribe(self._sound.astype(np.float32) / 32768.0):
+        for word in without_loops(self._transcribe(self._sound.astype(np.float32) / 32768.0)):
             at_ns, to_ns = start_ns + word.start_ns, min(start_ns + word.end_ns, end_ns)
             if at_ns >= end_ns or to_ns < at_ns or not self._is_spoken(at_ns, to_ns):
                 continue

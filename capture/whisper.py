@@ -17,6 +17,7 @@ from capture.recogniser import RATE_HZ
 from capture.trouble import SourceError
 
 NEEDED = ("config.json", "model.bin", "tokenizer.json")
+SIZES = ("large-v3", "medium", "small", "base", "tiny")  # each smaller than the one before
 SURE_OF_LANGUAGE = 0.8  # from here on the detected language is kept; detecting costs an encoder run
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,22 @@ class Whisper:
         if self._language is None and info.language_probability >= SURE_OF_LANGUAGE:
             self._language = info.language
         return words
+
+
+def smaller_here(model: str) -> list[str]:
+    """The smaller sizes of a model that are on this machine, the largest first; nothing is downloaded."""
+    from faster_whisper.utils import download_model
+
+    size, dot, english = model.partition(".")
+    size = "large-v3" if size.startswith(("large", "turbo", "distil-large")) else size.removeprefix("distil-")
+    here = []
+    for smaller in SIZES[SIZES.index(size) + 1 :] if size in SIZES else ():
+        try:
+            download_model(smaller + dot + english, local_files_only=True)
+        except Exception:  # the hub's many ways to say that it is not there
+            continue
+        here.append(smaller + dot + english)
+    return here
 
 
 def _load(model: str, device: str, compute_type: str) -> Any:

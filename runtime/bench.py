@@ -1,4 +1,4 @@
-"""Benchmarks: ``python -m runtime.bench live|features|engine|bus|soak|size``.
+"""Benchmarks: ``python -m runtime.bench live|features|asr|engine|bus|soak|size``.
 
 They run the real application on a real file and measure from outside: messages by subscribing, memory
 and processor time from /proc. Nothing here is a test; BENCHMARKS.md keeps the results.
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from capture.media import probe
 from capture.trouble import SourceError
+from runtime.bench_asr import asr
 from runtime.bench_bus import hops
 from runtime.bench_engine import BenchError, engine_shapes
 from runtime.bench_soak import soak
@@ -216,6 +217,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--threads", type=int, default=1, help="with --shapes, of the processor (default: 1)")
     one = commands.add_parser("features", help="the feature code by itself")
     one.add_argument("file", type=Path)
+    one = commands.add_parser("asr", help="words: how right, how late, how costly")
+    one.add_argument("file", type=Path, help="a clip with speech")
+    one.add_argument(
+        "--reference", required=True, metavar="TEXT", help="what is said in it, or a file with it"
+    )
+    one.add_argument("--model", default="base", help="size or folder (default: %(default)s)")
+    one.add_argument(
+        "--chunk", type=float, default=1.0, metavar="S", help="new sound a hypothesis (default: 1)"
+    )
+    one.add_argument("--language", metavar="CODE", help="what is spoken (default: detect it)")
+    one.add_argument("--json", action="store_true", help="one JSON object")
     one = commands.add_parser("bus", help="from one process to the next")
     one.add_argument("--messages", type=int, default=4000, help="of each kind (default: %(default)s)")
     commands.add_parser("size", help="what the live install puts on disk")
@@ -246,6 +258,9 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
                 engine(console, options.windows)
             else:
                 engine_shapes(console, options.shapes, options.threads, options.windows)
+        case "asr":
+            model, language = options.model, options.language
+            asr(console, options.file, options.reference, model, options.chunk, language, options.json)
         case "bus":
             hops(console, options.messages)
         case "size":

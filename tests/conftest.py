@@ -30,3 +30,12 @@ def endpoint() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real Whisper with random weights, made for these tests."""
+    pytest.importorskip("ctranslate2", reason="the extra 'whisper' is not installed")
+    from tests import tiny_whisper
+
+    return tiny_whisper.make(tmp_path_factory.mktemp("whisper"))
