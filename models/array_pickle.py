@@ -13,7 +13,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -65,12 +65,28 @@ def _opened(path: Path) -> IO[bytes]:
     return opened
 
 
-class _Reader(pickle.Unpickler):
-    """Knows the names of NumPy's arrays and of plain containers, and refuses all others."""
+def _bytearray8(reader: Any) -> None:
+    """A bytearray is filled with zeros before it is read, so its length is checked first."""
+    if (length := int.from_bytes(reader.read(8), "little")) > reader.size:
+        raise ValueError(f"{length} bytes are said to follow in a file of {reader.size}")
+    data = bytearray(length)
+    if reader.readinto(data) != length:
+        raise EOFError("the file ends too early")
+    reader.append(data)
+
+
+class _Reader(pickle._Unpickler):
+    """Knows the names of NumPy's arrays and of plain containers, and refuses all others.
+
+    Python's own unpickler, not the one in C: that one makes its memo as large as a file of a few bytes says.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _bytearray8}
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         super().__init__(file)
         self.path = path
+        self.size = path.stat().st_size
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (found := _GLOBALS.get((module, name))) is None:

@@ -476,3 +476,36 @@ def test_a_large_file_shows_a_bar_and_reads_the_same(tmp_path: Path, monkeypatch
     for protocol in PROTOCOLS:
         batch = whole(open_mmsa(write(tmp_path, stored, protocol=protocol)), "test")
         assert np.array_equal(batch.audio, stored["test"]["audio"])
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"Nr\xff\xff\xff\x7f.",  # remember this under number two thousand million
+        b"\x96\x00\x00\x00\x00\x02\x00\x00\x00.",  # a bytearray of 8 GiB follows
+        b"\x8e\x00\x00\x00\x00\x02\x00\x00\x00.",  # so many bytes follow
+        b"\x8d\x00\x00\x00\x00\x02\x00\x00\x00.",  # so much text follows
+    ],
+)
+def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path: Path, program: bytes) -> None:
+    """What a process touches of its memory, measured in a process of its own."""
+    path = tmp_path / "small.pkl"
+    path.write_bytes(b"\x80\x05" + program)
+    code = (
+        "import resource, sys, pathlib\n"
+        "from models import array_pickle\n"
+        "from models.data import DataError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    array_pickle.load(pathlib.Path(sys.argv[1]))\n"
+        "except DataError as error:\n    assert 'damaged' in str(error), error\n"
+        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+        "assert grown < 100_000, grown\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
