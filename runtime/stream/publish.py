@@ -15,6 +15,7 @@ from runtime.stream.messages import Message, SessionBegin, SessionEnd, Transcrip
 
 BEGIN_S = 5.0  # session.begin is repeated so often, for those who cannot hear they are late
 QUEUE_MESSAGES = 1000  # per subscriber; whoever is slower loses its own messages, nobody else's
+GREETED_AT_ONCE = 100  # subscriptions that are looked at in a turn of the loop
 LINGER_MS = 500  # how long closing waits for session.end to go out
 
 
@@ -122,6 +123,8 @@ class Publisher:
 
     def _newcomers(self) -> bool:
         newcomer = False
-        while self._socket.poll(0, zmq.POLLIN):
+        for _ in range(GREETED_AT_ONCE):  # whoever subscribes in a loop does not hold up the session
+            if not self._socket.poll(0, zmq.POLLIN):
+                break
             newcomer |= self._socket.recv().startswith(b"\x01")
         return newcomer
