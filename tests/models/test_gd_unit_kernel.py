@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -56,6 +56,7 @@ def test_in_the_interpreter_the_kernel_passes() -> None:
 
 @interpreted
 @settings(max_examples=40, deadline=None)
+@example(batch=3, outputs=9, hidden=133, size=39, seed=93, alpha=1.75)
 @given(
     batch=st.integers(1, 6),
     outputs=st.integers(1, 9),
@@ -71,7 +72,9 @@ def test_interpreted_it_says_what_pytorch_says(
     edges = torch.full((batch, 6), torch.nan)
     gd_unit_kernel.launch(*inputs, edges, alpha)
     wanted = gd_unit(*(one.double() for one in inputs), alpha)
-    assert (edges - wanted).abs().max() <= 1e-6
+    # Scores that lie 80 apart are rounded by 4e-6 in float32, whoever computes them.
+    spread = (wanted.log().amax(1) - wanted.log().amin(1)).max().item()
+    assert (edges - wanted).abs().max() <= 1e-6 * max(1.0, spread / 20)
 
 
 @interpreted
