@@ -9,7 +9,6 @@ import argparse
 import os
 import queue
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from capture.track import Track, wait_until
 
 JUMP_NS = 40_000_000  # a file's time stamps may be off by less; more is a hole in the sound
 NO_SOUND_S = 1.5  # a device that gives no samples for so long is opened anew
+DRIFT_NEWS_PPM = 5.0  # a change of a card's drift that is worth telling
 TURN_S = 0.2
 
 
@@ -116,20 +116,23 @@ def read_device(link: Link, device: SoundDevice, sound: Sound) -> None:
     clock: SampleClock | None = None
     settling: list[tuple[int, Buffer]] = []
     heard = 0  # samples of the device so far
+    drift_ppm: float | None = None  # as it was told last
     device.start(link.clock)
-    heard_at = time.monotonic()
+    silent_s = 0.0
     while not link.stopping:
         try:
             buffer = device.buffers.get(timeout=TURN_S)
         except queue.Empty:
             link.beat()
-            silent_s = time.monotonic() - heard_at
+            silent_s += TURN_S  # not by the clock: a process that was held up has not listened meanwhile
             if silent_s > NO_SOUND_S or not device.active:
                 link.status("degraded", "no_sound", f"microphone {device.description} gives no samples")
                 break
             continue
-        heard_at = time.monotonic()
-        link.status("running")
+        silent_s = 0.0
+        drift_ppm = _news(drift_ppm, None if clock is None else clock.drift_ppm)
+        told = "" if drift_ppm is None else f", its clock is off by {drift_ppm:+.0f} ppm and corrected"
+        link.status("running", detail=f"{device.description}{told}")
         settling.append((heard, buffer))
         heard += len(buffer.samples)
         if clock is None:
@@ -151,6 +154,13 @@ def read_device(link: Link, device: SoundDevice, sound: Sound) -> None:
         settling.clear()
     sound.hear(resampler.convert(None), link.clock.now_ns())
     device.close()
+
+
+def _news(told_ppm: float | None, now_ppm: float | None) -> float | None:
+    """The drift that is to be told: the last one, until it is another one by a few millionths."""
+    if now_ppm is None or (told_ppm is not None and abs(now_ppm - told_ppm) < DRIFT_NEWS_PPM):
+        return told_ppm
+    return now_ppm
 
 
 def _frame(samples: Int16, device: SoundDevice) -> av.AudioFrame:

@@ -26,6 +26,7 @@ from capture.clock import HostClock
 from capture.features.audio import AudioFeatures
 from capture.link import Go
 from capture.messages import Pcm
+from capture.microphone import _news
 from capture.sound import Resampler
 from capture.sound_device import SoundDevice
 from capture.track import Track
@@ -301,3 +302,9 @@ def test_a_microphone_hears_speech_at_its_time_and_a_stop_of_the_process_compres
     assert status == 0
     assert took_s < 2
     assert microphone.process.stderr.read() == b""
+
+
+def test_a_drift_is_told_again_only_when_it_has_changed() -> None:
+    told = None
+    said = [told := _news(told, ppm) for ppm in (None, 20.0, 22.0, 24.9, 25.1, 24.0, None, 12.0)]
+    assert said == [None, 20.0, 20.0, 20.0, 25.1, 25.1, 25.1, 12.0]
