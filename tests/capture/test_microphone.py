@@ -282,7 +282,9 @@ def test_a_microphone_hears_speech_at_its_time_and_a_stop_of_the_process_compres
     microphone.go(Go(HostClock(origin_ns=origin_ns)))
     microphone.read_until(lambda _: len(microphone.blocks) >= 60)
     assert (microphone.values[:, -1] > 0.5).mean() > 0.3
-    np.testing.assert_allclose(np.diff(microphone.times_s), 0.02, atol=1.1e-3)
+    # An anchor that was set late is mended by 1 ms per buffer, and a vector may come of two buffers.
+    np.testing.assert_allclose(np.diff(microphone.times_s), 0.02, atol=2.1e-3)
+    np.testing.assert_allclose(microphone.times_s[4:] - microphone.times_s[:-4], 0.08, atol=4.1e-3)
     lag_ns = [b.stamp.t_publish_ns - b.stamp.t_capture_ns for b in microphone.blocks]
     assert 0 < np.median(lag_ns) < 500e6
 
