@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import UNSET
 
 from capture.features import audio, vision
 from capture.features.spec import StreamSpec
@@ -26,10 +25,10 @@ from runtime.recording.layout import RecordingError
 from runtime.recording.read import Recording
 from runtime.recording.xdf import XdfStream, write_xdf
 from runtime.stream import Emotion, MalformedMessage, decode
+from runtime.stream.row import row
 
 Format = Literal["csv", "parquet", "xdf"]
 FORMATS: tuple[Format, ...] = ("csv", "parquet", "xdf")
-SENSES = ("text", "audio", "vision")
 KNOWN = {spec.hash: spec for spec in (audio.SPEC, vision.SPEC)}
 
 
@@ -41,20 +40,20 @@ class Table:
     times_s: list[float] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
-    def add(self, time_s: float, row: dict[str, Any]) -> None:
+    def add(self, time_s: float, values: dict[str, Any]) -> None:
         """Append a row; a column that is new or missing is None in the other rows."""
-        if row.keys() - self.columns.keys():
+        if values.keys() - self.columns.keys():
             order = list(self.columns)
             at = 0
-            for name in row:  # a new one stands where the row has it
+            for name in values:  # a new one stands where the row has it
                 if name not in self.columns:
                     order.insert(at, name)
                 at = order.index(name) + 1
             empty = [None] * len(self.times_s)
             self.columns = {name: self.columns.get(name) or list(empty) for name in order}
         self.times_s.append(time_s)
-        for name, values in self.columns.items():
-            values.append(row.get(name))
+        for name, column in self.columns.items():
+            column.append(values.get(name))
 
 
 def export(recording: Recording, to: Format, out: Path) -> list[Path]:
@@ -89,7 +88,7 @@ def read_tables(recording: Recording) -> Iterator[Table]:
         except MalformedMessage:
             continue
         if isinstance(message, Emotion):
-            emotions.add(message.time.end_ns / 1e9, _window(message))
+            emotions.add(message.time.end_ns / 1e9, row(message))
     words = Table("words")
     features = {name: Table(name) for name in ("audio", "vision")}
     for arrival in recording:
@@ -97,52 +96,17 @@ def read_tables(recording: Recording) -> Iterator[Table]:
             case Words(words=heard):
                 for word in heard:
                     if word.committed:
-                        row = {"end_s": word.end_ns / 1e9, "word": word.text, "probability": word.probability}
-                        words.add(word.start_ns / 1e9, row)
+                        said = {
+                            "end_s": word.end_ns / 1e9,
+                            "word": word.text,
+                            "probability": word.probability,
+                        }
+                        words.add(word.start_ns / 1e9, said)
             case FeatureBlock(stamp=stamp, times_ns=times_ns, values=values) if stamp.stream in features:
                 _add_block(features[stamp.stream], _names(recording, stamp.stream, values), times_ns, values)
             case _:
                 pass
     yield from (table for table in (emotions, words, *features.values()) if table.times_s)
-
-
-def _window(message: Emotion) -> dict[str, Any]:
-    """A published window as one flat row, in the order of the columns."""
-    row: dict[str, Any] = {
-        "start_s": message.time.start_ns / 1e9,
-        "wall": message.time.wall,
-        "seq": message.seq,
-        "revises": message.revises,
-        "final": message.final,
-        "state": message.state,
-    }
-    labels: Sequence[str] = ()
-    if message.emotions is not UNSET:
-        labels = message.emotions.labels
-        row["top"] = message.emotions.top
-        row |= {f"p_{label}": p for label, p in zip(labels, message.emotions.scores, strict=True)}
-    if message.sentiment is not UNSET:
-        row["sentiment"] = message.sentiment.value
-    for sense in SENSES:
-        one = getattr(message.modalities, sense)
-        row |= {f"{sense}_present": one.present, f"{sense}_coverage": one.coverage}
-        row |= {f"{sense}_{name}": _or_none(getattr(one, name)) for name in ("lag_ms", "reason")}
-        if one.logits is not UNSET:
-            names = labels if len(labels) == len(one.logits) else [str(i) for i in range(len(one.logits))]
-            row |= {f"{sense}_logit_{label}": x for label, x in zip(names, one.logits, strict=True)}
-    if message.distillation is not UNSET:
-        for space in ("homo", "hetero"):
-            strengths = getattr(message.distillation, space)
-            row |= {f"{space}_{e}": x for e, x in zip(message.distillation.order, strengths, strict=True)}
-    latency = message.latency_ms
-    for segment in ("capture", "features", "window", "infer", "publish", "total"):
-        row[f"latency_{segment}_ms"] = _or_none(getattr(latency, segment))
-    row |= {f"dropped_{name}": getattr(message.dropped, name) for name in (*SENSES, "windows")}
-    return row
-
-
-def _or_none(value: Any) -> Any:
-    return None if value is UNSET else value
 
 
 def _names(recording: Recording, stream: str, values: npt.NDArray[np.float32]) -> Sequence[str]:

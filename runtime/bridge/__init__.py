@@ -1,0 +1,1 @@
+"""Bridges: the emotion stream in the languages that laboratories, robots, pages and homes already speak."""

@@ -1,0 +1,115 @@
+"""MQTT: every message as JSON at ``PREFIX/SESSION/TYPE``, for home automation and for dashboards of sensors.
+
+Source: MQTT 3.1.1 (OASIS). ``session.begin`` is retained, so that a newcomer knows what runs; the broker says
+``offline`` at ``PREFIX/bridge`` (retained) when the bridge is gone, whichever way it went.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from runtime.bridge.bridge import BridgeError, host_port, missing
+from runtime.stream import Emotion, Message, SessionBegin, SessionEnd, encode
+
+log = logging.getLogger("runtime.bridge")
+
+PORT, TLS_PORT = 1883, 8883
+CONNECT_S = 10.0
+QUEUED = 200  # messages that wait for a broker that is away; then new ones are lost
+CLOSE_S = 2.0
+PASSWORD = "MQTT_PASSWORD"
+
+
+class MqttBridge:
+    """A client of a broker; one that is lost is connected to again, by itself.
+
+    Args:
+        broker: HOST[:PORT].
+        prefix: of every topic.
+        user: name for the broker; the password comes from the environment, where no list of processes
+            shows it.
+        tls: encrypt, and check the broker's certificate.
+
+    Raises:
+        BridgeError: the address or the prefix is malformed.
+    """
+
+    def __init__(
+        self, broker: str, *, prefix: str = "emotion", user: str | None = None, tls: bool = False
+    ) -> None:
+        self._host, self._port = host_port(broker, TLS_PORT if tls else PORT)
+        if not prefix or set(prefix) & set("+#\0") or prefix.startswith("/") or prefix.endswith("/"):
+            raise BridgeError(
+                f"prefix {prefix!r}: expected a topic such as emotion, without +, # or a slash at its ends"
+            )
+        self._prefix, self._user, self._tls = prefix, user, tls
+        self._client: Any = None
+        self._refused = ""
+
+    def open(self) -> str:
+        try:
+            from paho.mqtt.client import Client
+            from paho.mqtt.enums import CallbackAPIVersion
+        except ImportError as error:
+            raise missing("paho-mqtt") from error
+        self._client = client = Client(CallbackAPIVersion.VERSION2)
+        client.max_queued_messages_set(QUEUED)
+        client.will_set(self._state, "offline", qos=1, retain=True)
+        client.on_connect, client.on_disconnect = self._connected, self._disconnected
+        if self._user is not None:
+            client.username_pw_set(self._user, os.environ.get(PASSWORD))
+        if self._tls:
+            client.tls_set()
+        client.connect_timeout = CONNECT_S
+        try:
+            client.connect(self._host, self._port)
+        except (OSError, ValueError) as error:
+            raise BridgeError(
+                f"{self._host}:{self._port}: no MQTT broker answers ({error}): "
+                f"start one, or give --broker HOST:PORT"
+            ) from error
+        client.loop_start()
+        return f"MQTT at {self._host}:{self._port}, topics {self._prefix}/#"
+
+    def send(self, message: Message) -> None:
+        if self._refused:
+            raise BridgeError(
+                f"{self._host}:{self._port} refuses the connection ({self._refused}): "
+                f"check --user and ${PASSWORD}"
+            )
+        kind = str(message.__struct_config__.tag)
+        topic = f"{self._prefix}/{message.session}/{kind}"
+        lasting = isinstance(message, SessionBegin)
+        # Windows and totals are worth a second try; the next status comes in a second.
+        careful = isinstance(message, Emotion | SessionBegin | SessionEnd)
+        self._client.publish(topic, encode(message), qos=int(careful), retain=lasting)
+        if isinstance(message, SessionEnd):  # what is retained must not outlive the session
+            begin = f"{self._prefix}/{message.session}/session.begin"
+            self._client.publish(begin, b"", qos=1, retain=True)
+
+    def close(self) -> None:
+        if self._client is None:
+            return
+        if self._client.is_connected():
+            gone = self._client.publish(self._state, "offline", qos=1, retain=True)
+            gone.wait_for_publish(CLOSE_S)
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._client = None
+
+    @property
+    def _state(self) -> str:
+        return f"{self._prefix}/bridge"
+
+    def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._refused = str(reason)
+            return
+        self._refused = ""
+        client.publish(self._state, "online", qos=1, retain=True)
+
+    def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure and not self._refused:
+            log.warning("%s:%d: the broker is gone (%s); connecting again", self._host, self._port, reason)
