@@ -107,6 +107,22 @@ MEANING = {
     "Revised.shift": "how far the scores moved where the words changed, on average (total variation)",
     "Revised.after_ms_p50": "from a window's end to its final message, median",
     "Revised.after_ms_p95": "the same, 95th percentile",
+    "Face.seq": "number of the message among those of its kind",
+    "Face.t_ns": "when it was seen, on the session's clock",
+    "Face.present": "whether there was a face",
+    "Face.blendshapes": "MediaPipe's 52 blendshapes, by name",
+    "Face.head": "where the head points",
+    "Head.pitch": "radians; positive looks down",
+    "Head.yaw": "radians; positive turns to the right of the picture",
+    "Head.roll": "radians; positive leans to the left of the picture",
+    "Picture.t_ns": "when it was seen, on the session's clock",
+    "Picture.width": "of the JPEG, pixels",
+    "Picture.height": "of the JPEG, pixels",
+    "Picture.jpeg": "the picture, base64",
+    "Picture.landmarks": "MediaPipe's 478 points of the face, as shares of width and height",
+    "Sound.t_ns": "when its first sample was heard, on the session's clock",
+    "Sound.rate_hz": "samples a second",
+    "Sound.pcm": "16-bit, little-endian, mono samples, base64",
     "Transcript.seq": "number of the message among those of its kind",
     "Transcript.until_ns": "every committed word that ends before this time has been sent",
     "Transcript.words": "newly committed words, then those that may still change, instead of the last such",
@@ -173,8 +189,9 @@ _HEAD = """<!-- Made by build/message_reference.py from runtime/schema/emotion-s
 # Message reference
 
 Each message has two parts, `[topic, JSON]`, on a ZeroMQ XPUB socket. The topic is `emotion.<session>.`,
-so a subscription to `emotion` gets every session. What was said goes to `words.<session>.`, if the
-operator shares it (`--share-words`, or a page). This page is made from
+so a subscription to `emotion` gets every session. What tells more of a person goes to topics of its own,
+and only if the operator shares it: what was said to `words.<session>.` (`--share-words`, or a page), the face in numbers
+to `face.<session>.` (`--share-face`, or a page), pictures and sound to `raw.<session>.` (`--share-raw`). This page is made from
 [the JSON schema](../runtime/schema/emotion-stream-1.json), which your own tests can use, too. A field that
 does not apply is absent, never zero: ask whether it is there. New fields may come; ignore those that you do
 not know.

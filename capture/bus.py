@@ -16,13 +16,24 @@ from types import TracebackType
 
 import zmq
 
-from capture.messages import CorruptMessage, FeatureBlock, Message, Pcm, Status, Words, decode, encode
+from capture.messages import (
+    CorruptMessage,
+    FeatureBlock,
+    Message,
+    Pcm,
+    Picture,
+    Status,
+    Words,
+    decode,
+    encode,
+)
 
 CARRIES: dict[str, tuple[type, ...]] = {  # what may come over the pipe of a stream
     "text": (Words, Status),
-    "audio": (FeatureBlock, Pcm, Status),
-    "vision": (FeatureBlock, Status),  # and so no picture, whatever a process sends
+    "audio": (FeatureBlock, Status),
+    "vision": (FeatureBlock, Status),
 }
+RAW: dict[str, tuple[type, ...]] = {"audio": (Pcm,), "vision": (Picture,)}  # only where it was asked for
 QUEUE_MESSAGES = 256  # per stream: more than 5 s of vision, 10 s of audio blocks
 
 
@@ -113,14 +124,20 @@ class Receiver:
     ``sequence.gaps`` counts messages that never came, ``corrupt`` those that could not be read or
     belong to another session or stream, or are of a type that this stream does not have; they are
     dropped, never guessed at.
+
+    Args:
+        endpoint: to bind.
+        session, stream: what every message must carry.
+        raw: pictures and sound may come, too; otherwise whatever a process sends, they do not.
     """
 
-    def __init__(self, endpoint: str, *, session: str, stream: str) -> None:
+    def __init__(self, endpoint: str, *, session: str, stream: str, raw: bool = False) -> None:
         self.sequence = Sequence()
         self.corrupt = 0
         self.last_error = ""
         self._session = session
         self._stream = stream
+        self._carries = CARRIES[stream] + (RAW.get(stream, ()) if raw else ())
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self.socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -153,6 +170,6 @@ class Receiver:
                 f"{stamp.stream} of session {stamp.session!r} on the pipe of "
                 f"{self._stream} of {self._session!r}"
             )
-        if not isinstance(message, CARRIES[self._stream]):
+        if not isinstance(message, self._carries):
             raise CorruptMessage(f"{type(message).__name__} on the pipe of {self._stream}")
         self.sequence.observe(stamp.seq)

@@ -17,9 +17,11 @@ import numpy as np
 from capture import assets
 from capture.address import shown
 from capture.features.vision import PRESENCE, SPEC, FaceFeatures
-from capture.frames import Frame, Newest, RateCap, Rgb, from_camera, from_file, open_camera, open_track
+from capture.frames import Frame, Newest, Rgb, from_camera, from_file, open_camera, open_track
 from capture.hot_plug import when_there
-from capture.link import DELAY_HELP, Link, Outlet, arguments, delay_ms, run
+from capture.link import DELAY_HELP, RAW_HELP, Link, Outlet, arguments, delay_ms, run
+from capture.picture import Pictures
+from capture.rate_cap import RateCap
 
 NO_FACE_NS = 1_000_000_000
 NO_FRAMES_S = 1.5
@@ -27,11 +29,12 @@ FROZEN_S = 1.5  # the very same picture for so long: no sensor is so quiet
 TURN_S = 0.2  # longest turn of the loop: heartbeats and stopping need it short
 
 
-def watch(link: Link, source: str, delay_ns: int = 0) -> None:
+def watch(link: Link, source: str, delay_ns: int = 0, raw: bool = False) -> None:
     """Publish the features of every frame until the source ends or the session stops.
 
     Args:
         delay_ns: from the world to a grabbed frame of a device; its times are so much earlier.
+        raw: publish small pictures, too; otherwise none leaves this process.
 
     Raises:
         SourceError: ``asset_missing``, ``no_device``, ``busy``, ``no_file``, ``unreadable``, ``no_video``.
@@ -45,7 +48,7 @@ def watch(link: Link, source: str, delay_ns: int = 0) -> None:
         if link.stopping:
             return
         cap = RateCap(SPEC.rate_hz)
-        reader = Reader(link, features)
+        reader = Reader(link, features, Pictures(link) if raw else None)
         if track is None:
             reader.read_newest(from_camera(camera, source, link, cap, delay_ns), device=True)
             return
@@ -60,8 +63,9 @@ def watch(link: Link, source: str, delay_ns: int = 0) -> None:
 class Reader:
     """Reads faces from frames and says how it goes: ``running``, ``no_face``, ``no_frames``."""
 
-    def __init__(self, link: Outlet, features: FaceFeatures) -> None:
+    def __init__(self, link: Outlet, features: FaceFeatures, pictures: Pictures | None = None) -> None:
         self._link = link
+        self._pictures = pictures
         self._features = features
         self._face_ns: int | None = None  # when a face was last seen
         self._picture: Rgb | None = None  # the last one that was not like the one before
@@ -114,8 +118,11 @@ class Reader:
 
     def _read(self, frame: Frame) -> None:
         link = self._link
-        vector = self._features.extract(frame.rgb(), frame.t_ns // 1_000_000)  # (59,)
+        rgb = frame.rgb()
+        vector = self._features.extract(rgb, frame.t_ns // 1_000_000)  # (59,)
         link.features(np.array([frame.t_ns]), vector[None], frame.t_ready_ns)
+        if self._pictures is not None:
+            self._pictures.show(rgb, frame.t_ns, self._features.landmarks)
         if vector[PRESENCE] or self._face_ns is None:
             self._face_ns = frame.t_ns
         if frame.t_ns - self._face_ns > NO_FACE_NS:
@@ -143,9 +150,11 @@ def main() -> int:
         "(default: %(default)s)",
     )
     parser.add_argument("--delay-ms", type=delay_ms, default=0.0, metavar="MS", help=DELAY_HELP)
+    parser.add_argument("--raw", action="store_true", help=RAW_HELP)
     options = parser.parse_args()
     link = Link("vision", SPEC, options.session, options.endpoint)
-    return run(link, lambda link: watch(link, options.source, round(options.delay_ms * 1e6)))
+    delay_ns = round(options.delay_ms * 1e6)
+    return run(link, lambda link: watch(link, options.source, delay_ns, options.raw))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from capture import noise
 from capture.address import shown
 from capture.link import Link, Outlet
+from capture.rate_cap import RateCap
 from capture.track import Track, wait_until
 from capture.trouble import SourceError
 
@@ -44,25 +45,6 @@ class Frame:
     t_ns: int
     t_ready_ns: int  # when it was in hand
     rgb: Callable[[], Rgb]  # (H, W, 3) uint8
-
-
-class RateCap:
-    """Lets through at most ``rate_hz``, by time stamps alone, so that the same frames pass every time.
-
-    A quarter of a period of jitter is forgiven, so that a camera at the nominal rate loses nothing.
-    """
-
-    def __init__(self, rate_hz: float) -> None:
-        self.rate_hz = rate_hz
-        self._period_ns = round(1e9 / rate_hz)
-        self._due_ns: int | None = None
-
-    def passes(self, t_ns: int) -> bool:
-        if self._due_ns is not None and t_ns < self._due_ns - self._period_ns // 4:
-            return False
-        due_ns = t_ns if self._due_ns is None else max(self._due_ns, t_ns - self._period_ns)
-        self._due_ns = due_ns + self._period_ns
-        return True
 
 
 class Newest:

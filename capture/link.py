@@ -28,7 +28,18 @@ import zmq
 from capture.bus import Sender
 from capture.clock import Clock, HostClock
 from capture.features.spec import StreamSpec
-from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Word, Words
+from capture.messages import (
+    FeatureBlock,
+    Message,
+    Pcm,
+    Picture,
+    Stamp,
+    State,
+    Status,
+    StreamName,
+    Word,
+    Words,
+)
 from capture.trouble import SourceError
 
 BEAT_S = 1.0
@@ -157,6 +168,21 @@ class Link:
         self.produced += sum(word.committed for word in words)
         self._send(Words(self._stamp(until_ns), self.spec.hash, words, until_ns), wait=True)
 
+    def picture(
+        self, t_ns: int, width: int, height: int, jpeg: bytes, landmarks: npt.NDArray[np.float32]
+    ) -> None:
+        """Publish what the camera saw at ``t_ns``; see ``capture.messages.Picture``."""
+        self._send(Picture(self._outside(t_ns), width, height, jpeg, landmarks))
+
+    def sound(self, heard: Pcm) -> None:
+        """Publish samples that were heard."""
+        if len(heard.samples):
+            self._send(Pcm(self._outside(heard.stamp.t_capture_ns), heard.rate_hz, heard.samples))
+
+    def _outside(self, t_ns: int) -> Stamp:
+        """The stamp of what is not counted: a picture that is lost is no lost observation."""
+        return Stamp(self.session, self.stream, -1, t_ns, self.clock.now_ns())
+
     def _stamp(self, t_capture_ns: int) -> Stamp:
         self._t_capture_ns = t_capture_ns
         stamp = Stamp(self.session, self.stream, self._seq, t_capture_ns, self.clock.now_ns())
@@ -233,6 +259,7 @@ def arguments(prog: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+RAW_HELP = "publish what is seen or heard itself, too; otherwise it does not leave this process"
 DELAY_HELP = "how long the device takes from the world to a sample; measure it: python -m runtime.calibrate"
 
 

@@ -21,6 +21,7 @@ STREAMS: tuple[StreamName, ...] = ("text", "audio", "vision")
 State = Literal["starting", "ready", "running", "degraded", "absent", "ended", "failed"]
 
 MAX_BUFFER_BYTES = 8 << 20  # larger than any honest feature block or PCM chunk
+MAX_SIDE = 16_384  # of a picture, pixels
 LATEST_NS = 2**62  # of any time: 146 years, and sums of two still fit an int64
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]  # a capture process never comes so far
 
@@ -83,6 +84,17 @@ class Pcm:
     samples: npt.NDArray[np.int16]  # (N,)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """What the camera saw, small, and only where the operator shares or records it."""
+
+    stamp: Stamp
+    width: int
+    height: int
+    jpeg: bytes
+    landmarks: npt.NDArray[np.float32]  # (N, 2) in shares of width and height; N is 0 without a face
+
+
 class Status(msgspec.Struct, frozen=True, tag="status", forbid_unknown_fields=True):
     """How a capture process is; sent on every change and once a second."""
 
@@ -94,7 +106,7 @@ class Status(msgspec.Struct, frozen=True, tag="status", forbid_unknown_fields=Tr
     produced: Count = 0  # samples published so far
 
 
-Message: TypeAlias = FeatureBlock | Words | Pcm | Status
+Message: TypeAlias = FeatureBlock | Words | Pcm | Picture | Status
 
 
 class _FeaturesHeader(msgspec.Struct, frozen=True, tag="features", forbid_unknown_fields=True):
@@ -111,8 +123,17 @@ class _PcmHeader(msgspec.Struct, frozen=True, tag="pcm", forbid_unknown_fields=T
     samples: int
 
 
+class _PictureHeader(msgspec.Struct, frozen=True, tag="picture", forbid_unknown_fields=True):
+    stamp: Stamp
+    width: int
+    height: int
+    landmarks: int
+
+
+_Header: TypeAlias = _FeaturesHeader | _PcmHeader | _PictureHeader | Words | Status
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_FeaturesHeader | _PcmHeader | Words | Status)
+_decoder = msgspec.msgpack.Decoder(_Header)
 _packed = msgspec.msgpack.Decoder(list[bytes])
 
 
@@ -125,6 +146,9 @@ def encode(message: Message) -> list[bytes]:
             return [_encoder.encode(header), _raw(times_ns, "<i8"), _raw(values, "<f4")]
         case Pcm(stamp, rate_hz, samples):
             return [_encoder.encode(_PcmHeader(stamp, rate_hz, len(samples))), _raw(samples, "<i2")]
+        case Picture(stamp, width, height, jpeg, landmarks):
+            head = _encoder.encode(_PictureHeader(stamp, width, height, len(landmarks)))
+            return [head, jpeg, _raw(landmarks, "<f4")]
         case _:
             return [_encoder.encode(message)]
 
@@ -139,7 +163,7 @@ def decode(frames: Sequence[bytes]) -> Message:
     if not frames:
         raise CorruptMessage("a message without frames")
     try:
-        header: _FeaturesHeader | _PcmHeader | Words | Status = _decoder.decode(frames[0])
+        header: _Header = _decoder.decode(frames[0])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptMessage(f"the header is no known message: {error}") from error
     buffers = frames[1:]
@@ -160,6 +184,16 @@ def decode(frames: Sequence[bytes]) -> Message:
             if header.rate_hz < 1:
                 raise CorruptMessage(f"sound at {header.rate_hz} Hz")
             return Pcm(header.stamp, header.rate_hz, _array(buffers[0], "<i2", header.samples))
+        case _PictureHeader():
+            _expect(buffers, 2)
+            if not (0 < header.width <= MAX_SIDE and 0 < header.height <= MAX_SIDE and buffers[0]):
+                raise CorruptMessage(f"a picture of {header.width} x {header.height}")
+            if len(buffers[0]) > MAX_BUFFER_BYTES:
+                raise CorruptMessage(f"a picture of {len(buffers[0])} bytes")
+            landmarks = _array(buffers[1], "<f4", header.landmarks, 2)
+            if not np.isfinite(landmarks).all():
+                raise CorruptMessage("a landmark that is nowhere")
+            return Picture(header.stamp, header.width, header.height, bytes(buffers[0]), landmarks)
         case Words() | Status():
             _expect(buffers, 0)
             if isinstance(header, Words):

@@ -17,7 +17,7 @@ import av
 from capture.bus import Sender
 from capture.features.audio import SAMPLE_RATE_HZ, SHIFT_SAMPLES, SPEC
 from capture.hot_plug import when_there
-from capture.link import DELAY_HELP, Link, Outlet, arguments, delay_ms, run
+from capture.link import DELAY_HELP, RAW_HELP, Link, Outlet, arguments, delay_ms, run
 from capture.sample_clock import SETTLE, SampleClock
 from capture.sound import Int16, Resampler, Sound, duration_ns
 from capture.sound_device import Buffer, SoundDevice
@@ -29,11 +29,13 @@ DRIFT_NEWS_PPM = 5.0  # a change of a card's drift that is worth telling
 TURN_S = 0.2
 
 
-def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0) -> None:
+def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0, raw: bool = False) -> None:
     """Publish the features of all sound until the source ends or the session stops.
 
     Args:
+        pcm_endpoint: of the recogniser, who gets the sound itself.
         delay_ns: from the world to a device's sample; its times are so much earlier.
+        raw: publish the sound itself, too; otherwise nobody but the recogniser gets it.
 
     Raises:
         SourceError: ``no_device``, ``busy``, ``unsupported``, ``no_pyaudio``; of a file ``no_file``,
@@ -58,7 +60,8 @@ def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0)
         if pcm_endpoint is None
         else Sender(pcm_endpoint, lossless=not link.clock.paced, stopping=stopping)
     )
-    sound = Sound(link, pcm)
+    listeners = (() if pcm is None else (pcm.send,)) + ((link.sound,) if raw else ())
+    sound = Sound(link, *listeners)
     link.status("running")
     try:
         if track is not None:
@@ -189,10 +192,11 @@ def main() -> int:
     )
     parser.add_argument("--pcm", metavar="ENDPOINT", help="also send the sound itself, to the recogniser")
     parser.add_argument("--delay-ms", type=delay_ms, default=0.0, metavar="MS", help=DELAY_HELP)
+    parser.add_argument("--raw", action="store_true", help=RAW_HELP)
     options = parser.parse_args()
     link = Link("audio", SPEC, options.session, options.endpoint)
     delay_ns = round(options.delay_ms * 1e6)
-    return run(link, lambda link: listen(link, options.source, options.pcm, delay_ns))
+    return run(link, lambda link: listen(link, options.source, options.pcm, delay_ns, options.raw))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from capture.camera import Reader
 from capture.clock import Clock, HostClock
 from capture.features import audio, vision
 from capture.features.vision import FaceFeatures
-from capture.frames import RateCap, from_file
+from capture.frames import from_file
 from capture.link import Wish
 from capture.messages import State
 from capture.microphone import read_file
+from capture.rate_cap import RateCap
 from capture.sound import Sound
 from capture.track import Track
 from capture.trouble import SourceError
@@ -99,7 +100,7 @@ def hear(path: Path, start_ns: int = 0, end_ns: int | None = None) -> Rows:
     if track is None:
         return memory.rows(audio.SPEC.dim)
     try:
-        sound = Sound(memory, None)
+        sound = Sound(memory)
         read_file(memory, track, start_ns, sound)
         sound.end()
     finally:

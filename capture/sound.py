@@ -1,14 +1,14 @@
-"""Sound: takes 16 kHz mono samples with their times, publishes features and passes PCM to the recogniser."""
+"""Sound: takes 16 kHz mono samples with their times, publishes features, hands on PCM to who may have it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 
-from capture.bus import Sender
 from capture.features.audio import SAMPLE_RATE_HZ, AudioFeatures
 from capture.link import Outlet
 from capture.messages import Pcm, Stamp
@@ -29,13 +29,13 @@ class Sound:
 
     Args:
         link: where features go.
-        pcm: where samples go, if anybody recognises words; its last message is empty and says
-            when the sound ended.
+        listeners: where the samples themselves go: the recogniser, who shares or records them. The
+            last message is empty and says when the sound ended.
     """
 
-    def __init__(self, link: Outlet, pcm: Sender | None) -> None:
+    def __init__(self, link: Outlet, *listeners: Callable[[Pcm], object]) -> None:
         self._link = link
-        self._pcm = pcm
+        self._listeners = listeners
         self._pcm_seq = 0
         self._features = AudioFeatures()
         self._origin_ns = 0  # time of the sample that the features count as 0
@@ -72,7 +72,7 @@ class Sound:
     def end(self) -> None:
         """Publish what is left, and tell the recogniser that the sound is over."""
         self._flush()
-        if self._pcm is not None:
+        if self._listeners:
             self._send(np.empty(0, np.int16))
 
     def _publish(self, block: Int16, t_ready_ns: int) -> None:
@@ -81,7 +81,7 @@ class Sound:
         if len(centres):
             times_ns = self._origin_ns + centres * 1_000_000_000 // SAMPLE_RATE_HZ  # (T,)
             self._link.features(times_ns, values, t_ready_ns)
-        if self._pcm is not None:
+        if self._listeners:
             self._unsent.append(block)
             if _length(self._unsent) >= PCM_SAMPLES:
                 self._send(np.concatenate(self._unsent))
@@ -94,11 +94,11 @@ class Sound:
             self._send(np.concatenate(self._unsent))
 
     def _send(self, samples: Int16) -> None:
-        assert self._pcm is not None
         t_ns = self._origin_ns + duration_ns(self._heard - len(samples))
         stamp = Stamp(self._link.session, "audio", self._pcm_seq, t_ns, self._link.clock.now_ns())
         self._pcm_seq += 1
-        self._pcm.send(Pcm(stamp, SAMPLE_RATE_HZ, samples))
+        for listen in self._listeners:
+            listen(Pcm(stamp, SAMPLE_RATE_HZ, samples))
         self._unsent = []
 
 

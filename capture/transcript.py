@@ -72,7 +72,7 @@ def recognise(link: Link, model: str, pcm: str, language: str | None) -> None:
     Raises:
         SourceError: Whisper or its model is missing, or the sound has another rate than 16 kHz.
     """
-    receiver = Receiver(pcm, session=link.session, stream="audio")
+    receiver = Receiver(pcm, session=link.session, stream="audio", raw=True)
     try:
         link.status("starting", detail=f"loading whisper {model}, downloaded once where it is missing")
         whisper = _meanwhile(link, lambda: Whisper(model, language))

@@ -231,8 +231,9 @@ def live(camera: str, microphone: str, seconds: float, left: Callable[[float], N
         SourceError: a device is not there, or gives nothing.
     """
     from capture.features.vision import SPEC
-    from capture.frames import Newest, RateCap, from_camera, open_camera
+    from capture.frames import Newest, from_camera, open_camera
     from capture.link import Link
+    from capture.rate_cap import RateCap
 
     source = camera if "://" in camera else f"device:{camera}"
     device = SoundDevice(microphone)

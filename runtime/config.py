@@ -40,6 +40,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     keys: str | None = None  # folder of runtime.keys; None: anybody on this machine may listen
     session: str | None = None  # name; None: made from the date
     share_words: bool = False  # publish what was said, on a topic of its own
+    share_face: bool = False  # publish the face in numbers, on a topic of its own
+    share_raw: bool = False  # publish pictures and sound, on a topic of their own
+    record_raw: str | None = None  # record pictures and sound: who agreed to that, in words
     hop_s: float = 0.5
     lateness_s: float = 0.25  # how long a window waits for samples after its end
     max_age_s: float = 2.0  # an older window is not inferred any more: newest only
@@ -88,8 +91,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError("fast needs a file: add --input FILE or --replay FILE")
         if self.loop and not self.demo:
             raise ConfigError("loop belongs to the demo: add --demo")
+        if self.record_raw is not None:
+            _demand(
+                len(self.record_raw.split()) >= 2,
+                "record_raw",
+                self.record_raw,
+                'who agreed to pictures and sound being kept, in words, such as "Ada agreed on 3 May"',
+            )
+            if self.record is None or self.replay is not None:
+                raise ConfigError("record_raw needs a recording of what is captured: add --record FILE")
         if self.record and self.demo:
             raise ConfigError("record has nothing to keep of the demo: it is a recording already")
+
+    @property
+    def raw(self) -> bool:
+        """Pictures and sound leave the capture processes."""
+        return self.share_raw or self.record_raw is not None
 
 
 def told(config: Config) -> dict[str, Any]:

@@ -124,6 +124,21 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="publish what was said, too, on the topic words.<session>. (a page asks for it)",
     )
+    out.add_argument(
+        "--share-face",
+        action="store_true",
+        help="publish the face in numbers, too, on the topic face.<session>. (a page asks for it)",
+    )
+    out.add_argument(
+        "--share-raw",
+        action="store_true",
+        help="publish pictures and sound, too, on the topic raw.<session>.; a page shows the camera",
+    )
+    out.add_argument(
+        "--record-raw",
+        metavar="WORDS",
+        help="with --record: keep pictures and sound, too; WORDS say who agreed, and are kept with them",
+    )
     net = p.add_argument_group("network")
     net.add_argument("--network", metavar="DIR", help="a trained network (default: the bundled one)")
     net.add_argument("--engine", choices=ENGINES, help=f"what runs it (default: {default.engine})")

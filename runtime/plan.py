@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -47,7 +47,12 @@ class Plan:
             return ReplaySource(self.recording, paced=not self.config.fast)
         file = self.config.input is not None and "://" not in self.config.input
         return LiveSource(
-            self.senses, session=self.name, absent=self.absent, media=file, paced=not self.config.fast
+            self.senses,
+            session=self.name,
+            absent=self.absent,
+            media=file,
+            paced=not self.config.fast,
+            raw=self.config.raw,
         )
 
 
@@ -58,8 +63,8 @@ def make(config: Config) -> Plan:
         ConfigError, SourceError, RecordingError, NetworkError, SpecMismatch, EngineError: what was
             given cannot be used. Nothing has been started or written then.
     """
-    if config.page is not None and not config.share_words:  # a page without words is half a page
-        config = msgspec.structs.replace(config, share_words=True)
+    if config.page is not None:  # a page without words and a face is half a page
+        config = msgspec.structs.replace(config, share_words=True, share_face=True)
     network = networks.load(networks.BUNDLED if config.network is None else Path(config.network))
     recording = None
     senses: list[Sense] = []
@@ -80,6 +85,14 @@ def make(config: Config) -> Plan:
 
 def senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     """The capture processes of a configuration, and why the other senses have none."""
+    senses, absent = _senses_of(config)
+    if config.raw:
+        shown = ("vision", "audio")
+        senses = [replace(s, arguments=(*s.arguments, "--raw")) if s.stream in shown else s for s in senses]
+    return senses, absent
+
+
+def _senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     if config.input is None:
         return _devices(config)
     if "://" in config.input:

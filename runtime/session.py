@@ -14,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from capture.clock import anchor
-from capture.messages import STREAMS, Word, Words
+from capture.messages import STREAMS, Pcm, Picture, Word
 from runtime.compose import Timing, compose
 from runtime.config import Config, told
 from runtime.engine import Engine, EngineError, Prediction
@@ -22,18 +22,17 @@ from runtime.ladder import MEANING, STEPS, Ladder
 from runtime.network import CAPTURED, Network
 from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
 from runtime.revisions import Revisions
+from runtime.sharing import Sharing
 from runtime.sources import Source
 from runtime.stream import (
     Emotion,
     Message,
     Model,
     Publisher,
-    Said,
     SenseStatus,
     SessionBegin,
     SessionEnd,
     StatusMessage,
-    Transcript,
     schema,
     wall,
 )
@@ -42,6 +41,7 @@ from runtime.windows import Window, Windower
 log = logging.getLogger("runtime.session")
 
 STATUS_S = 1.0
+RAW_MESSAGES = (Pcm, Picture)
 CONNECT_S = 0.5  # a session that does not run in real time may be over before anybody has connected
 
 
@@ -94,8 +94,8 @@ class Session:
         self._lateness_s = (header and header.lateness_s) or config.lateness_s
         self._paced = not config.fast if header is None else header.paced
         self._stopping = False
-        self._windows = self._skipped = self._seq = self._transcripts = 0
-        self._provisional: tuple[Word, ...] = ()  # those that were shared last
+        self._windows = self._skipped = self._seq = 0
+        self._sharing = Sharing(config, name)
         self._unfinished: dict[int, _Unfinished] = {}  # by the end of the window
         self._revisions = Revisions()
         self._latencies: deque[float] = deque(maxlen=7200)  # of the last hour, at the usual hop
@@ -157,6 +157,7 @@ class Session:
                 streams=dict(CAPTURED),
                 config=begin.config,
                 software=begin.software,
+                raw_consent=self._config.record_raw or "",
             )
             self._recorder = Recorder(
                 Path(self._config.record), header, emotion_schema=msgspec.json.encode(schema())
@@ -194,26 +195,15 @@ class Session:
         """A message's way: windows that it is too late for, the recording, windows that it completes."""
         for window in self._windower.advance(arrival.t_arrival_ns):
             self._handle(window)
+        for shared in self._sharing.of(arrival.message):
+            self._publish(shared)
+        if isinstance(arrival.message, RAW_MESSAGES):
+            if self._config.record_raw is not None:
+                self._record(lambda recorder: recorder.add(arrival.message, arrival.t_arrival_ns))
+            return  # for people; the network sees features
         self._record(lambda recorder: recorder.add(arrival.message, arrival.t_arrival_ns))
-        if self._config.share_words and isinstance(arrival.message, Words):
-            self._share(arrival.message)
         for window in self._windower.add(arrival.message, arrival.t_arrival_ns):
             self._handle(window)
-
-    def _share(self, heard: Words) -> None:
-        """Publish what was said when there is news: committed words, or other provisional ones."""
-        provisional = tuple(word for word in heard.words if not word.committed)
-        if provisional == self._provisional and len(provisional) == len(heard.words):
-            return
-        self._provisional = provisional
-        said = (
-            Said(text=word.text, start_ns=word.start_ns, end_ns=word.end_ns, committed=word.committed)
-            for word in heard.words
-        )
-        self._publish(
-            Transcript(session=self.name, seq=self._transcripts, until_ns=heard.until_ns, words=tuple(said))
-        )
-        self._transcripts += 1
 
     def _finish(self) -> None:
         """Cut what the end of the source leaves open: all of it, or what the recorded session had cut."""

@@ -81,6 +81,7 @@ class LiveSource:
         session: name that every message must carry.
         absent: streams without a process, and the reason.
         media: the senses read a file: the clock is media time, paced or not.
+        raw: pictures and sound may come, too.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class LiveSource:
         absent: dict[StreamName, str],
         media: bool,
         paced: bool = True,
+        raw: bool = False,
     ) -> None:
         self.clock: Clock = HostClock()
         self.start_ns = 0
@@ -98,7 +100,9 @@ class LiveSource:
         self._session = session
         self._media, self._paced = media, paced
         self._folder = private_folder()
-        self._receivers = {s: Receiver(ipc(self._folder, s), session=session, stream=s) for s in STREAMS}
+        self._receivers = {
+            s: Receiver(ipc(self._folder, s), session=session, stream=s, raw=raw) for s in STREAMS
+        }
         self._poller = zmq.Poller()
         for receiver in self._receivers.values():
             self._poller.register(receiver.socket, zmq.POLLIN)

@@ -49,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--words", action="store_true", help="with --json: what was said, too, where it is shared"
     )
+    parser.add_argument("--face", action="store_true", help="the same of the face in numbers")
+    parser.add_argument("--raw", action="store_true", help="the same of pictures and sound (base64)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--count", type=_count, metavar="N", help="end after N messages")
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="end after S seconds of silence")
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             key=options.key,
             finals=options.finals,
             words=options.words or not options.json,
+            face=options.face,
+            raw=options.raw,
             stopping=lambda: stopping,
         )
         waiting = f"waiting on {options.endpoint}: start one with python -m runtime.live"

@@ -274,6 +274,8 @@ def line(message: Message) -> str:
         case Transcript(words=words):
             committed = " ".join(word.text for word in words if word.committed)
             return f"  “{committed}”" if committed else ""
+        case _:  # faces, pictures, sound: too many for lines
+            return ""
 
 
 def _sense_in_a_word(name: str, message: Emotion) -> str:

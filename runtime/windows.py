@@ -25,7 +25,18 @@ from capture.bus import Sequence
 from capture.features import audio as audio_features
 from capture.features import vision as vision_features
 from capture.features.spec import FeatureSpec, InputSpec
-from capture.messages import STREAMS, FeatureBlock, Message, Pcm, State, Status, StreamName, Word, Words
+from capture.messages import (
+    STREAMS,
+    FeatureBlock,
+    Message,
+    Pcm,
+    Picture,
+    State,
+    Status,
+    StreamName,
+    Word,
+    Words,
+)
 
 BIN_NS = 100_000_000  # coverage is counted in bins of 0.1 s, so that it does not depend on the rate
 MIN_COVERAGE = 0.1  # a face seen in less of its window than this is absent
@@ -219,8 +230,8 @@ class Windower:
                     return
                 history.words.extend(word for word in message.words if word.committed)
                 history.until_ns = message.until_ns
-            case Pcm():
-                pass
+            case Pcm() | Picture():
+                pass  # for people; the network sees features
 
     def _cut(self, cut_ns: int) -> Window:
         end_ns = self._end_ns

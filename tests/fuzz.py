@@ -31,6 +31,7 @@ from capture.messages import (
     FeatureBlock,
     Message,
     Pcm,
+    Picture,
     Stamp,
     Status,
     Word,
@@ -162,9 +163,34 @@ def _messages() -> tuple[bytes, ...]:
                      np.ones((1, 3), np.float32)),
         Words(Stamp("s", "text", 1, SECOND, SECOND), TEXT.hash, (Word("And", 1, 2), Word("so", 3, 4)), 9),
         Pcm(Stamp("s", "audio", 2, SECOND, SECOND), 16_000, rng.integers(-9, 9, 160).astype(np.int16)),
+        Picture(Stamp("s", "vision", -1, SECOND, SECOND), 64, 48, rng.bytes(300),
+                rng.random((4, 2)).astype(np.float32)),
         Status(Stamp("s", "vision", 0, SECOND, SECOND), "absent", "no_device", "no camera 0", 3, 9),
     ]  # fmt: skip
     return tuple(pack(encode(message)) for message in made)
+
+
+def _published() -> tuple[bytes, ...]:
+    """Every other kind of message of the stream."""
+    senses = {"audio": stream.SenseStatus(state="running", produced=9)}
+    made: list[stream.Message] = [
+        stream.SessionBegin(
+            session="s", started=stream.wall(0), clock="media", config={"hop_s": 0.5}, software="1",
+            model=stream.Model(name="n", hash="h", features="f", engine="e", precision="fp32"), streams={"text": "h"},
+        ),
+        stream.StatusMessage(session="s", uptime_s=1.5, senses=senses, windows=3, skipped=0, engine="e", event="news"),
+        stream.SessionEnd(session="s", reason="stopped", duration_s=2.0, windows=3, skipped=0, senses=senses),
+        stream.Transcript(
+            session="s", seq=1, until_ns=9, words=(stream.Said(text="so", start_ns=1, end_ns=2, committed=True),)
+        ),
+        stream.Face(
+            session="s", seq=1, t_ns=5, present=True, blendshapes={"jawOpen": 0.5},
+            head=stream.Head(pitch=0.1, yaw=0.0, roll=-0.2),
+        ),
+        stream.Picture(session="s", t_ns=5, width=4, height=3, jpeg=b"\xff\xd8", landmarks=((0.1, 0.2), (0.3, 0.4))),
+        stream.Sound(session="s", t_ns=5, rate_hz=16_000, pcm=b"\1\0" * 8),
+    ]  # fmt: skip
+    return tuple(stream.encode(message) for message in made)
 
 
 def _in_file(name: str, run: Callable[[Path], object]) -> Callable[[bytes], object]:
@@ -211,7 +237,7 @@ def targets() -> tuple[Target, ...]:
     keys.init(Path(key) / "keys")
     client = keys.add(Path(key) / "keys", "robot")
     assert client is not None
-    published = tuple(payload for _, payload in Recording.open(DEMO).emotions())
+    published = tuple(payload for _, payload in Recording.open(DEMO).emotions())[:8] + _published()
     captions = (ROOT / "runtime/demo/face_and_speech.vtt").read_bytes()
     malformed = (subtitles._Malformed, SourceError)
     return (

@@ -49,6 +49,9 @@ SPEC = StreamSpec(
 PRESENCE = SPEC.dim - 1  # the column that is 1 where a face was seen
 
 
+NO_LANDMARKS = np.empty((0, 2), np.float32)
+
+
 class FaceFeatures:
     """MediaPipe's FaceLandmarker with its state; close it, or use it as a context manager.
 
@@ -72,6 +75,7 @@ class FaceFeatures:
             )
         self._video = video
         self._last_ms = 0  # the warm-up's
+        self.landmarks = NO_LANDMARKS  # (N, 2) of the last frame, shares of its width and height
         # Imported here: who only needs SPEC, as the runtime does, is spared MediaPipe's weight.
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -106,7 +110,9 @@ class FaceFeatures:
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
             raise ValueError(f"expected a picture as uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
         self._last_ms = max(t_ms + 1, self._last_ms + 1)
-        return _vector(self._detect(np.ascontiguousarray(rgb), self._last_ms))
+        result = self._detect(np.ascontiguousarray(rgb), self._last_ms)
+        self.landmarks = _landmarks(result)
+        return _vector(result)
 
     def close(self) -> None:
         """Give the landmarker's threads and memory back; again is no error."""
@@ -136,6 +142,12 @@ def head_pose(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     yaw = np.arctan2(-r[2, 0], np.hypot(r[2, 1], r[2, 2]))
     roll = np.arctan2(r[1, 0], r[0, 0])
     return np.array([pitch, yaw, roll, *matrix[:3, 3]], np.float32)
+
+
+def _landmarks(result: Any) -> npt.NDArray[np.float32]:
+    if not result.face_landmarks:
+        return NO_LANDMARKS
+    return np.array([(one.x, one.y) for one in result.face_landmarks[0]], np.float32)  # (478, 2)
 
 
 def _vector(result: Any) -> npt.NDArray[np.float32]:

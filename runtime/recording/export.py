@@ -22,6 +22,7 @@ from capture.features import audio, vision
 from capture.features.spec import StreamSpec
 from capture.messages import FeatureBlock, Words
 from runtime.recording.layout import RecordingError
+from runtime.recording.raw import write_raw
 from runtime.recording.read import Recording
 from runtime.recording.xdf import XdfStream, write_xdf
 from runtime.stream import Emotion, MalformedMessage, decode
@@ -59,6 +60,8 @@ class Table:
 def export(recording: Recording, to: Format, out: Path) -> list[Path]:
     """Write the tables to the folder ``out``, or to the file ``out`` for XDF: all or nothing.
 
+    A folder also gets the pictures and the sound of a recording that holds any.
+
     Returns the files. Raises RecordingError where ``out`` exists or cannot be written, or where a library
     is missing.
     """
@@ -74,9 +77,10 @@ def export(recording: Recording, to: Format, out: Path) -> list[Path]:
             half.mkdir()
             for table in tables:
                 write(half / f"{table.name}.{to}", table)
+            raw = write_raw(recording, half)
     except OSError as error:
         raise RecordingError(f"{out}: cannot be written ({error.strerror}): choose another --out") from error
-    return [out / f"{table.name}.{to}" for table in tables]
+    return [out / name for name in (*(f"{table.name}.{to}" for table in tables), *raw)]
 
 
 def read_tables(recording: Recording) -> Iterator[Table]:

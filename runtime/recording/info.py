@@ -11,7 +11,7 @@ from rich.table import Table
 
 from capture.bus import Sequence
 from capture.features import vision as vision_features
-from capture.messages import STREAMS, FeatureBlock, Pcm, Status, StreamName, Words
+from capture.messages import STREAMS, FeatureBlock, Pcm, Picture, Status, StreamName, Words
 from runtime.recording.read import Recording
 
 
@@ -47,6 +47,9 @@ class Info(msgspec.Struct):
     faces: float | None  # share of the vision samples with a face, 0..1; None: it is not known
     words: int  # committed ones
     emotions: int  # published messages
+    pictures: int
+    sound_s: float
+    raw_consent: str  # the words with which pictures and sound were allowed
     begin: dict[str, Any]
     end: dict[str, Any] | None
 
@@ -57,7 +60,8 @@ def summarise(recording: Recording) -> Info:
     sequences: dict[StreamName, Sequence] = {name: Sequence() for name in STREAMS}
     column = _presence_column(recording)
     faces: list[bool] = []
-    words = 0
+    words = pictures = 0
+    sound_s = 0.0
     for arrival in recording.arrivals():
         message = arrival.message
         name = message.stamp.stream
@@ -73,9 +77,10 @@ def summarise(recording: Recording) -> Info:
                 words += sum(word.committed for word in message.words)
                 for word in message.words:
                     _span(info, word.start_ns, word.end_ns, 1)
-            case Pcm(stamp=stamp, rate_hz=rate_hz, samples=samples) if rate_hz > 0:
-                length_ns = len(samples) * 1_000_000_000 // rate_hz
-                _span(info, stamp.t_capture_ns, stamp.t_capture_ns + length_ns, len(samples))
+            case Pcm(rate_hz=rate_hz, samples=samples):
+                sound_s += len(samples) / rate_hz
+            case Picture():
+                pictures += 1
             case Status():
                 info.state, info.reason, info.dropped = message.state, message.reason, message.dropped
             case _:
@@ -102,6 +107,9 @@ def summarise(recording: Recording) -> Info:
         faces=float(np.mean(faces)) if faces else None,
         words=words,
         emotions=sum(1 for _ in recording.emotions()),
+        pictures=pictures,
+        sound_s=sound_s,
+        raw_consent=recording.header.raw_consent,
         begin=recording.begin,
         end=recording.end,
     )
@@ -117,6 +125,9 @@ def tables(info: Info) -> list[Table]:
     about.add_row("faces", "not known" if info.faces is None else f"in {info.faces:.0%} of the frames")
     about.add_row("words", str(info.words))
     about.add_row("emotion messages", str(info.emotions))
+    if info.pictures or info.sound_s:
+        kept = f"{info.pictures} pictures, {info.sound_s:.1f} s of sound"
+        about.add_row("pictures and sound", f'{kept}; consent: "{info.raw_consent}"')
     about.add_row("size", f"{info.bytes / 1e6:.2f} MB")
     about.add_row("closed properly", "no" if info.truncated or info.end is None else "yes")
     about.add_row("damaged stretches", ", ".join(info.damaged) or "none")

@@ -4,7 +4,8 @@ A recording is an MCAP file (https://mcap.dev/spec), readable by Foxglove and th
 
 * metadata ``session``, before anything else: ``format`` and ``begin``, the session's header as JSON;
 * channels ``/capture/text``, ``/capture/audio``, ``/capture/vision``: the multiparts that arrived from
-  the capture processes, byte for byte (``capture.messages.pack``);
+  the capture processes, byte for byte (``capture.messages.pack``); pictures and sound only with the
+  consent that stands in the header (``raw_consent``);
 * channel ``/emotion``: the JSON that was published, byte for byte;
 * metadata ``end``, when the session was closed properly: its totals as JSON.
 
@@ -62,6 +63,7 @@ class Header(msgspec.Struct, frozen=True):
     streams: dict[StreamName, StreamSpec | str] = {}  # what was captured: the spec, or only its hash
     config: dict[str, Any] = {}
     software: str = ""
+    raw_consent: str = ""  # the words with which pictures and sound were allowed; without them there are none
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The emotion stream, schema 1: its messages, who publishes them, and a helper to subscribe.
 
 ZeroMQ multipart ``[topic, JSON]`` on an XPUB socket; the topic is ``emotion.<session>.``, so that a
-subscription to ``emotion`` gets every session. What was said goes to ``words.<session>.``, where the
-operator shares it. ``python -m runtime.stream --schema`` prints the JSON schema.
+subscription to ``emotion`` gets every session. What was said goes to ``words.<session>.``, the face
+in numbers to ``face.<session>.``, pictures and sound to ``raw.<session>.``: each only where the operator
+shares it. ``python -m runtime.stream --schema`` prints the JSON schema.
 """
 
 from runtime.stream.messages import (
@@ -10,6 +11,8 @@ from runtime.stream.messages import (
     Distillation,
     Emotion,
     Emotions,
+    Face,
+    Head,
     Latency,
     Lost,
     MalformedMessage,
@@ -17,12 +20,14 @@ from runtime.stream.messages import (
     Modalities,
     Modality,
     Model,
+    Picture,
     Revised,
     Said,
     SenseStatus,
     Sentiment,
     SessionBegin,
     SessionEnd,
+    Sound,
     State,
     StatusMessage,
     Time,
@@ -41,6 +46,8 @@ __all__ = [
     "Distillation",
     "Emotion",
     "Emotions",
+    "Face",
+    "Head",
     "Latency",
     "Lost",
     "MalformedMessage",
@@ -48,6 +55,7 @@ __all__ = [
     "Modalities",
     "Modality",
     "Model",
+    "Picture",
     "Publisher",
     "Revised",
     "Said",
@@ -55,6 +63,7 @@ __all__ = [
     "Sentiment",
     "SessionBegin",
     "SessionEnd",
+    "Sound",
     "State",
     "StatusMessage",
     "Subscription",

@@ -211,6 +211,42 @@ class Transcript(_Message, frozen=True, kw_only=True, tag="words"):
     words: tuple[Said, ...]
 
 
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the head points, radians: 0 looks into the camera; rotations as Rz(roll) Ry(yaw) Rx(pitch)."""
+
+    pitch: float
+    yaw: float
+    roll: float
+
+
+class Face(_Message, frozen=True, kw_only=True, tag="face"):
+    """The face in numbers, on a topic of its own, only where the operator shares it; at most ten a second."""
+
+    seq: Count  # counts these messages
+    t_ns: int  # when it was seen, on the session's capture clock
+    present: bool
+    blendshapes: dict[str, Share] | UnsetType = UNSET  # MediaPipe's 52, by name; absent without a face
+    head: Head | UnsetType = UNSET
+
+
+class Picture(_Message, frozen=True, kw_only=True, tag="raw.picture"):
+    """What the camera saw, on the topic ``raw``, only where the operator shares it; at most ten a second."""
+
+    t_ns: int
+    width: Annotated[int, Meta(gt=0)]
+    height: Annotated[int, Meta(gt=0)]
+    jpeg: bytes  # base64 in JSON
+    landmarks: tuple[tuple[float, float], ...] = ()  # of the face, in shares of width and height
+
+
+class Sound(_Message, frozen=True, kw_only=True, tag="raw.sound"):
+    """What the microphone heard, on the topic ``raw``, only where the operator shares it."""
+
+    t_ns: int  # of the first sample
+    rate_hz: Annotated[int, Meta(gt=0)]
+    pcm: bytes  # 16-bit, little-endian, mono; base64 in JSON
+
+
 class SessionEnd(_Message, frozen=True, kw_only=True, tag="session.end"):
     """Totals."""
 
@@ -224,7 +260,7 @@ class SessionEnd(_Message, frozen=True, kw_only=True, tag="session.end"):
     latency_ms_p95: float | UnsetType = UNSET
 
 
-Message = Emotion | SessionBegin | StatusMessage | SessionEnd | Transcript
+Message = Emotion | SessionBegin | StatusMessage | SessionEnd | Transcript | Face | Picture | Sound
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Message)

@@ -11,11 +11,23 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, check_bindable, in_use
 from runtime.keys import KeyFileError, clients, server_keys
-from runtime.stream.messages import Message, SessionBegin, SessionEnd, Transcript, decode, encode
+from runtime.stream.messages import (
+    Face,
+    Message,
+    Picture,
+    SessionBegin,
+    SessionEnd,
+    Sound,
+    Transcript,
+    decode,
+    encode,
+)
 
 BEGIN_S = 5.0  # session.begin is repeated so often, for those who cannot hear they are late
 QUEUE_MESSAGES = 1000  # per subscriber; whoever is slower loses its own messages, nobody else's
 GREETED_AT_ONCE = 100  # subscriptions that are looked at in a turn of the loop
+# What tells more of a person than a feeling has a topic of its own, that nobody hears by accident.
+OWN_TOPICS = {Transcript: "words", Face: "face", Picture: "raw", Sound: "raw"}
 LINGER_MS = 500  # how long closing waits for session.end to go out
 
 
@@ -35,7 +47,7 @@ class Publisher:
 
     def __init__(self, endpoint: str, session: str, keys: Path | None = None) -> None:
         self.topic = f"emotion.{session}.".encode()
-        self.words_topic = f"words.{session}.".encode()
+        self._own_topics = {kind: f"{topic}.{session}.".encode() for kind, topic in OWN_TOPICS.items()}
         self._begin: bytes | None = None
         self._begin_at = 0.0
         curve = None if keys is None else server_keys(keys)
@@ -90,8 +102,7 @@ class Publisher:
                 self._begin = None
             case _:
                 pass
-        topic = self.words_topic if isinstance(message, Transcript) else self.topic
-        self._socket.send_multipart([topic, payload])
+        self._socket.send_multipart([self._own_topics.get(type(message), self.topic), payload])
         return payload
 
     def greet(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import zmq
@@ -27,7 +27,7 @@ class Subscription(Iterator[Message]):
         stopping: Callable[[], bool],
         key: Path | None,
         finals: bool,
-        words: bool,
+        topics: Iterable[str],
     ) -> None:
         self.malformed = 0
         self._finals = finals
@@ -47,7 +47,7 @@ class Subscription(Iterator[Message]):
             raise EndpointError(
                 f"{endpoint!r} is no endpoint: expected tcp://HOST:PORT or ipc://FILE"
             ) from error
-        for topic in ("emotion", "words") if words else ("emotion",):
+        for topic in ("emotion", *topics):
             self._socket.subscribe(f"{topic}." if session is None else f"{topic}.{session}.")
 
     def __next__(self) -> Message:
@@ -95,6 +95,8 @@ def subscribe(
     key: Path | str | None = None,
     finals: bool = False,
     words: bool = False,
+    face: bool = False,
+    raw: bool = False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Subscription:
     """Iterate over the messages of a stream: ``for message in subscribe(): ...``.
@@ -107,6 +109,8 @@ def subscribe(
         key: the key file of this client, for a stream that asks for one (``runtime.keys``).
         finals: each window once, when its words are committed: later, and never revised.
         words: hear what was said, too (``Transcript``), of a session that shares it.
+        face: hear the face in numbers, too (``Face``), of a session that shares it.
+        raw: hear pictures and sound, too (``Picture``, ``Sound``), of a session that shares them.
         stopping: asked a few times a second; True ends the iteration.
 
     Raises:
@@ -114,4 +118,5 @@ def subscribe(
         KeyFileError: the key file is none.
     """
     key = None if key is None else Path(key)
-    return Subscription(endpoint, session, timeout_s, stopping, key, finals, words)
+    topics = [name for name, wanted in (("words", words), ("face", face), ("raw", raw)) if wanted]
+    return Subscription(endpoint, session, timeout_s, stopping, key, finals, topics)

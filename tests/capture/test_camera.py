@@ -18,9 +18,10 @@ import pytest
 
 from capture.clock import HostClock
 from capture.features.vision import PRESENCE, SPEC
-from capture.frames import RateCap, from_file, open_camera
+from capture.frames import from_file, open_camera
 from capture.link import Go, Link
 from capture.messages import Status
+from capture.rate_cap import RateCap
 from capture.track import Track
 from capture.trouble import SourceError
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.frames import Frame, Newest, RateCap
+from capture.frames import Frame, Newest
+from capture.rate_cap import RateCap
 from capture.trouble import SourceError
 
 

@@ -57,7 +57,7 @@ def offline(path: Path) -> tuple[int, Int16]:
 def pcm() -> Iterator[Receiver]:
     """A recogniser's end of the pipe; ``endpoint`` tells where."""
     folder = private_folder()
-    receiver = Receiver(ipc(folder, "pcm"), session="test", stream="audio")
+    receiver = Receiver(ipc(folder, "pcm"), session="test", stream="audio", raw=True)
     receiver.endpoint = ipc(folder, "pcm")  # type: ignore[attr-defined]
     yield receiver
     receiver.close()
