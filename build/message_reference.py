@@ -190,10 +190,11 @@ _HEAD = """<!-- Made by build/message_reference.py from runtime/schema/emotion-s
 
 Each message has two parts, `[topic, JSON]`, on a ZeroMQ XPUB socket. The topic is `emotion.<session>.`,
 so a subscription to `emotion` gets every session. What tells more of a person goes to topics of its own,
-and only if the operator shares it: what was said to `words.<session>.` (`--share-words`, or a page), the face in numbers
-to `face.<session>.` (`--share-face`, or a page), pictures and sound to `raw.<session>.` (`--share-raw`). This page is made from
-[the JSON schema](../runtime/schema/emotion-stream-1.json), which your own tests can use, too. A field that
-does not apply is absent, never zero: ask whether it is there. New fields may come; ignore those that you do
+and only if the operator shares it: what was said to `words.<session>.` (`--share-words`, or a page), the
+face in numbers to `face.<session>.` (`--share-face`, or a page), pictures and sound to `raw.<session>.`
+(`--share-raw`). This page is made from [the JSON schema](../runtime/schema/emotion-stream-1.json), which
+your own tests can use, too. A field that does not apply is absent, never zero:
+ask whether it is there. New fields may come; ignore those that you do
 not know.
 
 *Always* means that the field is in every message of this kind. `_ns` is nanoseconds, `_ms`

@@ -176,18 +176,24 @@ def _published() -> tuple[bytes, ...]:
     made: list[stream.Message] = [
         stream.SessionBegin(
             session="s", started=stream.wall(0), clock="media", config={"hop_s": 0.5}, software="1",
-            model=stream.Model(name="n", hash="h", features="f", engine="e", precision="fp32"), streams={"text": "h"},
+            model=stream.Model(name="n", hash="h", features="f", engine="e", precision="fp32"),
+            streams={"text": "h"},
         ),
-        stream.StatusMessage(session="s", uptime_s=1.5, senses=senses, windows=3, skipped=0, engine="e", event="news"),
+        stream.StatusMessage(
+            session="s", uptime_s=1.5, senses=senses, windows=3, skipped=0, engine="e", event="news"
+        ),
         stream.SessionEnd(session="s", reason="stopped", duration_s=2.0, windows=3, skipped=0, senses=senses),
         stream.Transcript(
-            session="s", seq=1, until_ns=9, words=(stream.Said(text="so", start_ns=1, end_ns=2, committed=True),)
+            session="s", seq=1, until_ns=9,
+            words=(stream.Said(text="so", start_ns=1, end_ns=2, committed=True),),
         ),
         stream.Face(
             session="s", seq=1, t_ns=5, present=True, blendshapes={"jawOpen": 0.5},
             head=stream.Head(pitch=0.1, yaw=0.0, roll=-0.2),
         ),
-        stream.Picture(session="s", t_ns=5, width=4, height=3, jpeg=b"\xff\xd8", landmarks=((0.1, 0.2), (0.3, 0.4))),
+        stream.Picture(
+            session="s", t_ns=5, width=4, height=3, jpeg=b"\xff\xd8", landmarks=((0.1, 0.2), (0.3, 0.4))
+        ),
         stream.Sound(session="s", t_ns=5, rate_hz=16_000, pcm=b"\1\0" * 8),
     ]  # fmt: skip
     return tuple(stream.encode(message) for message in made)

@@ -12,11 +12,14 @@ from msgspec import UNSET
 from capture.messages import Word
 from runtime.stream import (
     Emotion,
+    Face,
     Message,
+    Picture,
     Said,
     SenseStatus,
     SessionBegin,
     SessionEnd,
+    Sound,
     StatusMessage,
     Transcript,
 )
@@ -55,6 +58,10 @@ class Board:
         self.over = ""  # why the session ended
         self.words: tuple[Word | Said, ...] | None = None  # None: the stream tells only how many
         self.heard_s: float | None = None
+        self.face: Face | None = None
+        self.picture: Picture | None = None
+        self.pictured_s = 0.0  # when the picture came
+        self.glances = 0  # faces and pictures so far, drawn apart from the rest: there are more of them
 
     def update(self, message: Message, at_s: float | None = None) -> None:
         """Take in a message that was heard at ``at_s`` (default: now)."""
@@ -62,6 +69,9 @@ class Board:
         if message.session != self.session:
             self._clear(message.session)
         self.heard_s = at_s
+        if isinstance(message, Face | Picture | Sound):
+            self._glance(message, at_s)
+            return
         self.version += 1
         match message:
             case Emotion():
@@ -95,6 +105,16 @@ class Board:
         last = self.history[-1]
         return last.emotion.time.published_ns + round((self.now_s() - last.at_s) * 1e9)
 
+    def _glance(self, message: Face | Picture | Sound, at_s: float) -> None:
+        self.glances += 1
+        match message:
+            case Face():
+                self.face = message
+            case Picture():
+                self.picture, self.pictured_s = message, at_s
+            case Sound():
+                pass  # the page has no loudspeaker
+
     def _take(self, emotion: Emotion, at_s: float) -> None:
         newest = self.emotion is None or emotion.time.end_ns >= self.emotion.time.end_ns
         if emotion.revises is None:
@@ -112,5 +132,5 @@ class Board:
     def _clear(self, session: str) -> None:
         self.session, self.emotion, self.begin = session, None, None
         self.history.clear()
-        self.words = None
+        self.words = self.face = self.picture = None
         self.senses, self.windows, self.event, self.over = {}, None, "", ""

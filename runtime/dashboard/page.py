@@ -10,6 +10,7 @@ from nicegui.events import KeyEventArguments
 
 from runtime.dashboard.board import HISTORY_S, Board
 from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text
+from runtime.dashboard.face import FacePanel
 from runtime.dashboard.felt import FeltPanel
 from runtime.dashboard.graph import GraphPanel
 from runtime.dashboard.markers import Marker, Markers, MarkersError
@@ -63,12 +64,14 @@ class Page:
                 self._scrubber(self._player)
             with box("sides", "main"):
                 with box("side"):
-                    felt, graph = FeltPanel(self._span_s), GraphPanel()
+                    felt, graph, latency = FeltPanel(self._span_s), GraphPanel(), LatencyPanel()
                 with box("side"):
-                    senses, latency = SensesPanel(), LatencyPanel()
+                    self._face = FacePanel()
+                    senses = SensesPanel()
                     self._marker_card()
                     health = HealthPanel()
                 words = WordsPanel()
+            self._glances = -1
             self._panels = (felt, senses, words, graph, latency, health)
         ui.keyboard(self._key, repeating=False, ignore=[])
         self._redraw()
@@ -82,6 +85,9 @@ class Page:
         position = None if self._player is None else self._player.position_s
         if self._player is not None and position is not None:
             self._follow(self._player, position)
+        if board.glances != self._glances or position is not None:
+            self._glances = board.glances
+            self._face.show(board)
         if (board.session, board.version, position) == self._drawn:
             return
         self._drawn = (board.session, board.version, position)

@@ -6,10 +6,18 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 
-from capture.messages import Status, Word, Words
+import numpy as np
+import numpy.typing as npt
+
+from capture.features import vision
+from capture.messages import FeatureBlock, Status, Word, Words
+from capture.rate_cap import RateCap
 from runtime.dashboard.board import HISTORY_S, Board
 from runtime.recording import Recording, RecordingError
-from runtime.stream import Emotion, MalformedMessage, SenseStatus, decode
+from runtime.sharing import FACE_HZ, face
+from runtime.stream import Emotion, Face, MalformedMessage, SenseStatus, decode
+
+FACE_S = 1.0  # an older face is none of now
 
 
 class Playback:
@@ -41,6 +49,8 @@ class Playback:
                 f"make them with python -m runtime.live --replay {recording.path}"
             )
         self._emotions.sort(key=lambda pair: pair[0])
+        self._faces: list[tuple[float, npt.NDArray[np.float32]]] = []
+        self._cap = RateCap(FACE_HZ)
         self._words: list[tuple[float, tuple[Word, ...]]] = [(self.start_s, ())]
         self._senses: list[tuple[float, dict[str, SenseStatus]]] = [(self.start_s, {})]
         for arrival in recording.arrivals():
@@ -60,8 +70,17 @@ class Playback:
         board.senses = self._senses[bisect_right(self._senses, now_s, key=lambda pair: pair[0]) - 1][1]
         board.words = self._words[bisect_right(self._words, now_s, key=lambda pair: pair[0]) - 1][1]
         board.windows = end
+        board.face = self._face(now_s)
         board.heard_s = None  # a recording is never silent
         return board
+
+    def _face(self, now_s: float) -> Face | None:
+        """The face that was seen last, if that was not long ago."""
+        index = bisect_right(self._faces, now_s, key=lambda pair: pair[0])
+        if not index or now_s - self._faces[index - 1][0] > FACE_S:
+            return None
+        t_s, vector = self._faces[index - 1]
+        return face(vector, round(t_s * 1e9), self.recording.header.session, index - 1)
 
     def _arrive(self, t_s: float, message: object) -> None:
         match message:
@@ -69,6 +88,10 @@ class Playback:
                 committed = tuple(word for word in self._words[-1][1] if word.committed)
                 if words or len(committed) != len(self._words[-1][1]):
                     self._words.append((t_s, committed + words))
+            case FeatureBlock(spec=spec, times_ns=times_ns, values=values) if spec == vision.SPEC.hash:
+                for t_ns, vector in zip(times_ns.tolist(), values, strict=True):
+                    if len(vector) == vision.SPEC.dim and self._cap.passes(t_ns):
+                        self._faces.append((t_ns / 1e9, vector.copy()))
             case Status(stamp=stamp):
                 status = SenseStatus(
                     state=message.state,

@@ -67,7 +67,9 @@ class Live:
         def take(message: Message) -> None:
             self.board.update(message)
 
-        for message in subscribe(self._endpoint, key=self._key, words=True, stopping=self._stopping.is_set):
+        for message in subscribe(
+            self._endpoint, key=self._key, words=True, face=True, raw=True, stopping=self._stopping.is_set
+        ):
             try:
                 loop.call_soon_threadsafe(take, message)
             except RuntimeError:  # the loop has ended: so has the page

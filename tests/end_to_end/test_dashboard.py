@@ -26,12 +26,14 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capture.features.vision import BLENDSHAPES
 from capture.messages import Words
 from runtime import keys
+from runtime.dashboard.face import HEIGHT, WIDTH, draw
 from runtime.dashboard.phrases import tenths
 from runtime.plan import DEMO
 from runtime.recording import Recorder, Recording
-from runtime.stream import Emotion, Modalities, Modality, Publisher, Sentiment, decode, schema
+from runtime.stream import Emotion, Face, Head, Modalities, Modality, Publisher, Sentiment, decode, schema
 from tests.conftest import ROOT
 
 pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
@@ -40,7 +42,7 @@ By = pytest.importorskip("selenium.webdriver.common.by").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
-PANELS = ("Emotion", "Senses", "Transcript", "Distillation", "Latency", "Markers", "Health")
+PANELS = ("Emotion", "Face", "Senses", "Transcript", "Distillation", "Latency", "Markers", "Health")
 LABELS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
 
@@ -253,6 +255,67 @@ def test_the_bars_move_every_panel_says_something_and_the_browser_has_no_complai
         drawn = browser.named(f"{label}, last 60 seconds").find_element(By.TAG_NAME, "path")
         until(lambda drawn=drawn: drawn.get_attribute("d").count("L") > 2, f"the past of {label}")
     assert browser.complaints() == []
+
+
+def test_the_face_is_drawn_from_the_blendshapes_and_moves(demo: Served, browser: Browser) -> None:
+    browser.look(demo.url)
+    now = "return document.querySelector('.lips').getAttribute('d')"
+    lips = until(lambda: browser.run(now), "lips")
+    until(lambda: browser.run(now) != lips, "lips that move")
+    said = browser.named("face: ").get_attribute("aria-label")
+    assert re.search(r"\d%|at rest", said), said
+    assert not browser.all(".seen:not(.gone)"), "no camera where pictures are not shared"
+
+
+def test_the_camera_is_shown_with_its_landmarks_only_where_pictures_are_shared(
+    serve: Callable[..., Served],
+    browser: Browser,
+    shared: Path,
+    endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EMOTION_ASSETS", str(shared / "models"))
+    clip = shared / "media/face_and_speech.mp4"
+    live = serve(
+        *("runtime.live", "--input", clip, "--asr", "none", "--share-raw", "--no-dashboard"),
+        *("--endpoint", endpoint),
+    ).ready()
+    browser.look(live.url)
+    until(lambda: browser.all(".seen:not(.gone)"), "the camera")
+    size = until(lambda: browser.run("return document.querySelector('.seen img').naturalWidth"), "a picture")
+    assert 100 < size <= 640
+    assert browser.run("return document.querySelector('.landmarks').getAttribute('d')").count("M") == 478
+    assert not browser.all(".drawn:not(.gone)")
+    assert browser.complaints() == []
+
+
+@given(
+    shapes=st.dictionaries(st.sampled_from(BLENDSHAPES), st.floats(0, 1), max_size=52),
+    turned=st.tuples(*[st.floats(-1.6, 1.6)] * 3),
+)
+def test_whatever_a_face_does_it_can_be_drawn_inside_its_box(
+    shapes: dict[str, float], turned: tuple[float, float, float]
+) -> None:
+    pitch, yaw, roll = turned
+    head = Head(pitch=pitch, yaw=yaw, roll=roll)
+    drawing = draw(Face(session="s", seq=0, t_ns=0, present=True, blendshapes=shapes, head=head))
+    for path in (*drawing.brows, *drawing.eyes, drawing.lips, drawing.mouth):
+        numbers = list(map(float, re.findall(r"-?\d+\.\d|-?\d+", path)))
+        assert all(0 <= x <= WIDTH for x in numbers[::2])
+        assert all(0 <= y <= HEIGHT + 60 for y in numbers[1::2])  # of control points, outside the curve
+    assert all(radius > 0 for *_, radius in drawing.irises)
+
+
+def test_a_smile_lifts_the_corners_of_the_mouth_and_a_closed_eye_is_a_line() -> None:
+    def numbers(shapes: dict[str, float], part: str) -> list[float]:
+        drawing = draw(Face(session="s", seq=0, t_ns=0, present=True, blendshapes=shapes))
+        found = drawing.lips if part == "lips" else drawing.eyes[1]
+        return list(map(float, re.findall(r"-?\d+\.\d|-?\d+", found)))
+
+    rest, smile = numbers({}, "lips"), numbers({"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0}, "lips")
+    assert smile[1] < rest[1] and smile[0] < rest[0], "higher, and wider"
+    eye, closed = numbers({}, "eye"), numbers({"eyeBlinkLeft": 1.0}, "eye")
+    assert closed[3] > eye[3] + 10
 
 
 def test_the_latency_bar_sums_to_the_total(demo: Served, browser: Browser) -> None:
