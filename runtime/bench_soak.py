@@ -35,11 +35,13 @@ from rich.table import Table
 
 from capture import subtitles
 from runtime.bench_engine import BenchError
+from runtime.ladder import MEANING
 from runtime.stream import Emotion, SessionEnd, StatusMessage, subscribe
 
 EVERY_S = (12.0, 25.0)  # between two faults
 BACK_S = 3.0  # a process that was killed must be back within this
 NEAR_S = 8.0  # what follows a fault within this is explained by it
+EASED_S = 2.0  # a status tells every second what is given up
 LONG_STALL_S = 14.0  # longer than the supervisor's patience
 CONTENT = {"no_face", "no_speech", "no_words"}  # what the film may show, no matter how well all runs
 MODULES = {"vision": "capture.camera", "audio": "capture.microphone", "text": "capture.transcript"}
@@ -286,7 +288,11 @@ def _newest_ns(message: Emotion, name: str) -> int:
 
 
 def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
-    """Every loss without a fault beside it, in words."""
+    """Every loss without a fault beside it, in words.
+
+    A window that is left out is explained where the session says that it gives every second one up.
+    """
+    given_up = [at_s for at_s, status in seen.statuses if MEANING["hop"] in status.eased]
     near = [(fault.at_s - 1, (fault.well_s or fault.over_s or fault.at_s) + NEAR_S) for fault in faults]
 
     def explained(at_s: float) -> bool:
@@ -296,7 +302,7 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
     first = [(at_s, message) for at_s, message in seen.windows if message.revises is None]
     for (_, before), (at_s, message) in pairwise(first):
         missing = round((message.time.end_ns - before.time.end_ns) / 1e9 / hop_s) - 1
-        if missing and not explained(at_s):
+        if missing and not explained(at_s) and not any(abs(at_s - t_s) < EASED_S for t_s in given_up):
             found.append(f"{at_s:.1f} s: {missing} windows missing")
         for name in ("text", "audio", "vision"):
             sense = getattr(message.modalities, name)
@@ -346,6 +352,7 @@ def report(console: Console, seen: Seen, faults: list[Fault], minutes: float) ->
         "windows": f"{end.windows}, and {end.skipped} too old to be inferred",
         "memory, MB": f"{head:.1f} at first, {tail:.1f} in the end: {(tail / head - 1) * 100:+.1f} %",
         "open files": f"{warm[0][2]} at first, {warm[-1][2]} in the end, {max(r[2] for r in warm)} at most",
+        "overload": f"{sum(bool(s.eased) for _, s in seen.statuses)} of {len(seen.statuses)} seconds eased",
         "restarts": ", ".join(f"{name} {sense.restarts}" for name, sense in end.senses.items()),
         "samples lost": ", ".join(f"{name} {sense.dropped}" for name, sense in end.senses.items()),
         "junk dropped": str(sum(sense.corrupt for sense in end.senses.values())),

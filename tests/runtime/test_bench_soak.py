@@ -13,9 +13,10 @@ from capture import subtitles
 from capture.media import probe
 from runtime.bench_engine import BenchError
 from runtime.bench_soak import Fault, Seen, endless_film, unexplained
+from runtime.ladder import MEANING
 from runtime.plan import DEMO
 from runtime.recording import Recording
-from runtime.stream import Emotion, Lost, Modality, decode
+from runtime.stream import Emotion, Lost, Modality, StatusMessage, decode
 
 
 @pytest.fixture
@@ -79,3 +80,17 @@ def test_what_the_film_shows_is_no_gap(seen: Seen) -> None:
     nobody = Modality(present=False, coverage=0.0, reason="no_face")
     change(seen, 5, modalities=msgspec.structs.replace(seen.windows[5][1].modalities, vision=nobody))
     assert unexplained(seen, [], 0.5) == []
+
+
+def test_a_window_that_the_session_says_it_gives_up_is_no_gap_and_one_that_it_does_not_is(seen: Seen) -> None:
+    gone_s = seen.windows[10][0]
+    for index, (_, window) in enumerate(seen.windows[11:], 11):  # it was never made: no number is missing
+        change(seen, index, seq=window.seq - 1)
+    del seen.windows[10]
+    assert unexplained(seen, [], 0.5) == [f"{seen.windows[10][0]:.1f} s: 1 windows missing"]
+    for eased, gaps in (((MEANING["faces"],), 1), ((MEANING["hop"],), 0)):
+        status = StatusMessage(
+            session="s", uptime_s=1, senses={}, windows=9, skipped=0, engine="e", eased=eased
+        )
+        seen.statuses = [(gone_s, status)]
+        assert len(unexplained(seen, [], 0.5)) == gaps
