@@ -24,7 +24,7 @@ GIVE_UP = 3  # requests without any answer
 KEPT = 8  # exchanges that a filter remembers, as NTP's does
 STABLE_PPM = 50.0  # two quartz clocks part by no more: what an old exchange loses in worth
 ROUNDING_NS = 1000
-MAX_BYTES = 64  # of an honest message
+MAX_BYTES = 1024  # of a message of CURVE's handshake; an honest one of ours has fewer than 64
 
 TimeNs = Annotated[int, msgspec.Meta(gt=-LATEST_NS, lt=LATEST_NS)]
 Number = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]

@@ -9,8 +9,9 @@ from pathlib import Path
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from runtime.curve import guard
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, check_bindable, in_use
-from runtime.keys import KeyFileError, clients, server_keys
+from runtime.keys import KeyFileError
 from runtime.stream.messages import (
     Face,
     Message,
@@ -50,23 +51,17 @@ class Publisher:
         self._own_topics = {kind: f"{topic}.{session}.".encode() for kind, topic in OWN_TOPICS.items()}
         self._begin: bytes | None = None
         self._begin_at = 0.0
-        curve = None if keys is None else server_keys(keys)
-        if keys is not None and not clients(keys):
-            raise KeyFileError(
-                f"{keys}: nobody is on the list, so nobody could listen: "
-                f"python -m runtime.keys add {keys} NAME"
-            )
-        check_bindable(endpoint, guarded=curve is not None)
+        check_bindable(endpoint, guarded=keys is not None)
         # A context of its own, because only ending it waits until session.end has gone out.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._guard: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.XPUB)
-        if curve is not None:
-            self._guard = ThreadAuthenticator(self._context)
-            self._guard.start()
-            self._guard.configure_curve(domain="*", location=str(curve.clients))
-            self._socket.setsockopt(zmq.CURVE_SERVER, 1)
-            self._socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
+        if keys is not None:
+            try:
+                self._guard = guard(self._context, self._socket, keys)
+            except KeyFileError:
+                self.close()
+                raise
         self._socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second subscriber to one topic is news, too

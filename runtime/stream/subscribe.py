@@ -9,8 +9,9 @@ from pathlib import Path
 
 import zmq
 
+from runtime.curve import prove
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, check_port
-from runtime.keys import client_key
+from runtime.keys import KeyFileError
 from runtime.stream.messages import Emotion, MalformedMessage, Message, decode
 
 log = logging.getLogger("runtime.stream")
@@ -31,17 +32,17 @@ class Subscription(Iterator[Message]):
     ) -> None:
         self.malformed = 0
         self._finals = finals
-        curve = None if key is None else client_key(key)
         self._session, self._timeout_s, self._stopping = session, timeout_s, stopping
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
         try:
             self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
-            if curve is not None:
-                self._socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
-                self._socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
-                self._socket.setsockopt(zmq.CURVE_SERVERKEY, curve.server)
+            if key is not None:
+                prove(self._socket, key)
             check_port(endpoint)
             self._socket.connect(endpoint)
+        except KeyFileError:
+            self.close()
+            raise
         except (zmq.ZMQError, EndpointError) as error:
             self.close()
             raise EndpointError(
