@@ -1,4 +1,4 @@
-"""Benchmarks: ``python -m runtime.bench live|features|asr|engine|bus|soak|size``.
+"""Benchmarks: ``python -m runtime.bench live|features|asr|engine|bus|page|soak|size``.
 
 They run the real application on a real file and measure from outside: messages by subscribing, memory
 and processor time from /proc. Nothing here is a test; BENCHMARKS.md keeps the results.
@@ -27,6 +27,7 @@ from capture.trouble import SourceError
 from runtime.bench_asr import asr
 from runtime.bench_bus import hops
 from runtime.bench_engine import BenchError, engine_shapes
+from runtime.bench_page import page
 from runtime.bench_soak import soak
 from runtime.stream import Emotion, Message, SessionEnd, subscribe
 
@@ -230,6 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--json", action="store_true", help="one JSON object")
     one = commands.add_parser("bus", help="from one process to the next")
     one.add_argument("--messages", type=int, default=4000, help="of each kind (default: %(default)s)")
+    one = commands.add_parser("page", help="what the dashboard costs the session, looked at by a browser")
+    one.add_argument("file", type=Path, help="a clip with a face and a voice; it is played again and again")
+    one.add_argument("--seconds", type=float, default=60, help="of each session (default: %(default)s)")
     commands.add_parser("size", help="what the live install puts on disk")
     options = parser.parse_args(arguments)
     console = Console()
@@ -263,6 +267,9 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
             asr(console, options.file, options.reference, model, options.chunk, language, options.json)
         case "bus":
             hops(console, options.messages)
+        case "page":
+            probe(options.file)
+            page(console, options.file, options.seconds, ENDPOINT)
         case "size":
             size(console)
     return True

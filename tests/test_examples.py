@@ -77,11 +77,22 @@ def cpp(folder: Path) -> Command:
     return [str(folder / "subscribe")]
 
 
+def crates() -> Command:
+    """Debian's crates, where they are installed (librust-zmq-dev, librust-serde-json-dev); else crates.io."""
+    debian = Path("/usr/share/cargo/registry")
+    if not list(debian.glob("zmq-0*")) or not list(debian.glob("serde_json-1*")):
+        return []
+    instead = ('source.crates-io.replace-with="debian"', f'source.debian.directory="{debian}"')
+    return ["--offline", *(part for one in instead for part in ("--config", one))]
+
+
 def rust(folder: Path) -> Command:
     cargo = need("cargo", "https://rustup.rs")
     need_libzmq()
     shutil.copytree(EXAMPLES / "rust", folder / "source", ignore=shutil.ignore_patterns("target"))
-    build(cargo, "build", "--quiet", cwd=folder / "source", CARGO_TARGET_DIR=str(folder / "target"))
+    build(
+        cargo, "build", "--quiet", *crates(), cwd=folder / "source", CARGO_TARGET_DIR=str(folder / "target")
+    )  # fmt: skip
     return [str(folder / "target/debug/emotion-subscriber")]
 
 
