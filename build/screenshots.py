@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make docs/dashboard.png, dashboard-dark.png and dashboard-phone.png: the page on a recording."""
+"""Make the pictures of the page in docs: on a recording, light, dark and on a phone; or on a film, live."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 import base64
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,11 +23,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from runtime.plan import DEMO
 
 ROOT = Path(__file__).parent.parent
-SHOTS = {  # name -> width, height (None: the whole page), dark, phone
+Shots = dict[str, tuple[int, int | None, bool, bool]]
+SHOTS: Shots = {  # name -> width, height (None: the whole page), dark, phone
     "dashboard": (1280, None, False, False),
     "dashboard-dark": (1280, None, True, False),
     "dashboard-phone": (390, None, False, True),
 }
+LIVE_SHOTS: Shots = {"dashboard-film": (1280, None, False, False)}
+LIVE_S = 6.0  # of a film that plays, before it is taken: there is a past to see
 
 
 DRAWN = "return document.querySelectorAll('.felt-row .past path').length > 0 && document.fonts.status"
@@ -38,13 +42,14 @@ class ScreenshotError(Exception):
 
 
 @contextlib.contextmanager
-def served(recording: Path) -> Iterator[str]:
-    """The page of a recording, in a process of its own; gives its address."""
+def served(*command: str) -> Iterator[str]:
+    """A command that serves the page until its standard input closes, or it is told to stop; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "runtime.dashboard", "--replay", str(recording), "--with-parent"]
-    page = subprocess.Popen([*command, "--dashboard", address], cwd=ROOT, stdin=subprocess.PIPE)
+    page = subprocess.Popen(
+        [sys.executable, "-m", *command, "--dashboard", address], cwd=ROOT, stdin=subprocess.PIPE
+    )
     assert page.stdin is not None
     try:
         deadline = time.monotonic() + 30
@@ -58,11 +63,12 @@ def served(recording: Path) -> Iterator[str]:
         yield f"http://{address}/"
     finally:
         page.stdin.close()
+        page.send_signal(signal.SIGINT)
         page.wait(10)
 
 
-def shoot(url: str, out: Path) -> None:
-    """Take every screenshot of the page at ``url`` into the folder ``out``."""
+def shoot(url: str, out: Path, shots: Shots = SHOTS, rest_s: float = 1.0) -> None:
+    """Take screenshots of the page at ``url`` into ``out``, when it has had so long to come to rest."""
     try:
         from selenium import webdriver
         from selenium.webdriver.common.by import By
@@ -78,14 +84,14 @@ def shoot(url: str, out: Path) -> None:
         options.add_argument(flag)
     chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     try:
-        for name, (width, height, dark, phone) in SHOTS.items():
+        for name, (width, height, dark, phone) in shots.items():
             scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
             chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
             metrics = {"width": width, "height": height or 800, "deviceScaleFactor": 2, "mobile": phone}
             chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
             chrome.get(url)
             WebDriverWait(chrome, 20).until(lambda c: c.execute_script(DRAWN) == "loaded")
-            time.sleep(1.0)  # bars and edges have come to rest
+            time.sleep(rest_s)
             page = chrome.find_element(By.CSS_SELECTOR, ".page").rect
             whole = {"width": width, "height": height or round(page["height"]), "deviceScaleFactor": 2}
             chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**whole, "mobile": phone})
@@ -104,6 +110,7 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--recording", type=Path, default=DEMO, help="default: the bundled one")
+    parser.add_argument("--film", type=Path, help="a clip to play live instead, for dashboard-film.png")
     parser.add_argument("--at", type=float, default=10.6, help="second of it (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder (default: docs)")
     options = parser.parse_args()
@@ -111,10 +118,20 @@ def main() -> int:
         parser.error(f"--recording {options.recording}: expected a recording made with --record FILE")
     try:
         options.out.mkdir(exist_ok=True)
+        if options.film is not None:
+            if not options.film.is_file():
+                parser.error(f"--film {options.film}: expected a clip with a face and a voice")
+            with tempfile.TemporaryDirectory() as folder:
+                endpoint = f"ipc://{folder}/stream"
+                live = ("runtime.live", "--no-dashboard", "--endpoint", endpoint, "--session", "film")
+                with served(*live, "--input", str(options.film)) as url:
+                    shoot(url, options.out, LIVE_SHOTS, LIVE_S)
+            return 0
         # A copy, so that nobody's markers are in the picture.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(shutil.copy(options.recording, folder))
-            with served(copy) as url:
+            replay = ("runtime.dashboard", "--with-parent", "--replay", str(copy))
+            with served(*replay) as url:
                 shoot(f"{url}?at={options.at}", options.out)
     except ScreenshotError as error:
         print(f"error: {error}", file=sys.stderr)
