@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             key=options.key,
             finals=options.finals,
             words=options.words or not options.json,
-            face=options.face,
+            face=options.face or not options.json,
             raw=options.raw,
             stopping=lambda: stopping,
         )

@@ -13,8 +13,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from runtime.dashboard.phrases import spoken
 from runtime.stream import (
     Emotion,
+    Face,
     Message,
     Modality,
     Said,
@@ -62,6 +64,7 @@ class StreamView:
         self._over = ""
         self._event = ""
         self._said: tuple[Said, ...] = ()
+        self._face: Face | None = None
         self._tops: deque[tuple[int, str | None]] = deque(maxlen=HISTORY)  # end of the window, top emotion
 
     def update(self, message: Message) -> None:
@@ -80,6 +83,10 @@ class StreamView:
             case Transcript(words=words):
                 committed = tuple(word for word in self._said if word.committed)
                 self._said = (committed + words)[-WORDS_KEPT:]
+            case Face():
+                self._face = message
+            case _:
+                pass  # a terminal shows no picture and plays no sound
 
     def _take(self, emotion: Emotion) -> None:
         past = emotion.time.end_ns, None if emotion.emotions is UNSET else emotion.emotions.top
@@ -105,6 +112,8 @@ class StreamView:
             if emotion.emotions is not UNSET:
                 parts.append(_Strip([top for _, top in self._tops], emotion.emotions.labels))
             parts += [Text(), _senses(emotion)]
+            if self._face is not None and self._face.present:
+                parts.append(Text(f"face     {spoken(self._face)}", no_wrap=True, overflow="ellipsis"))
             if self._said:
                 parts += [Text(), _Transcript(self._said)]
             if emotion.distillation is not UNSET:
@@ -224,16 +233,18 @@ def _reason(sense: Modality) -> str:
     return "absent" if sense.reason is UNSET else sense.reason
 
 
-def _teachers(emotion: Emotion) -> Text:
-    """The strongest edge of each GD-Unit."""
+def _teachers(emotion: Emotion) -> RenderableType:
+    """The edges of each GD-Unit, the strongest first, as many as the terminal is wide."""
     assert emotion.distillation is not UNSET
-    text = Text("teaches  ")
+    lines = []
     for kind, edges in (("homo", emotion.distillation.homo), ("hetero", emotion.distillation.hetero)):
-        if edges:
-            best = max(range(len(edges)), key=edges.__getitem__)
-            arrow = emotion.distillation.order[best].replace("->", "→")
-            text.append(f"{kind} {arrow} {edges[best]:.0%}   ")
-    return text
+        line = Text(f"{kind:9}", no_wrap=True, overflow="ellipsis")
+        for strength, edge in sorted(zip(edges, emotion.distillation.order, strict=True), reverse=True):
+            line.append(
+                f"{edge.replace('->', '→')} {strength:.0%}   ", style="" if strength >= 0.1 else "dim"
+            )
+        lines.append(line)
+    return Group(*lines)
 
 
 def _foot(emotion: Emotion) -> Text:

@@ -12,13 +12,13 @@ from nicegui.element import Element
 
 from runtime.dashboard.board import Board
 from runtime.dashboard.drawing import attrs, box, card, say, swap, text
+from runtime.dashboard.phrases import spoken
 from runtime.stream import Face, Head, Picture
 
 WIDTH, HEIGHT = 200, 216
 CENTRE = (100.0, 106.0)
 PICTURE_S = 2.0  # an older picture is none of now
 DOT = 0.004  # of the picture's width: a landmark
-SPOKEN = 3  # of the strongest movements, for those who do not see the drawing
 HOW_TO_SHARE = "The stream does not share the face: start it with --share-face (the camera: --share-raw)."
 
 
@@ -106,18 +106,6 @@ def _mouth(shapes: Mapping[str, float], x: float) -> tuple[str, str]:
 
 def _both(shapes: Mapping[str, float], name: str) -> float:
     return (shapes.get(f"{name}Left", 0) + shapes.get(f"{name}Right", 0)) / 2
-
-
-def spoken(face: Face) -> str:
-    """The strongest movements in words: ``mouth smile left 42 %``."""
-    shapes = face.blendshapes if face.blendshapes is not UNSET else {}
-    moved = sorted((share, name) for name, share in shapes.items() if name != "_neutral" and share >= 0.1)
-    said = (f"{_words(name)} {share:.0%}" for share, name in reversed(moved[-SPOKEN:]))
-    return ", ".join(said) or "at rest"
-
-
-def _words(name: str) -> str:
-    return "".join(f" {c.lower()}" if c.isupper() else c for c in name)
 
 
 def dots(picture: Picture) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from msgspec import UNSET
 
-from runtime.stream import Emotion, Modality
+from runtime.stream import Emotion, Face, Modality
 
+SPOKEN = 3  # of a face's strongest movements
 NAMES = {"vision": "face", "audio": "voice", "text": "words"}
 ICONS = {"vision": "face", "audio": "graphic_eq", "text": "notes"}
 PROCESSES = {"vision": "camera", "audio": "microphone", "text": "transcript"}
@@ -76,3 +77,15 @@ def tenths(parts: Sequence[float], total: float) -> tuple[list[float], float]:
     for k in order[: max(goal - sum(units), 0)]:
         units[k] += 1
     return [unit / 10 for unit in units], goal / 10
+
+
+def spoken(face: Face) -> str:
+    """The strongest movements in words: ``mouth smile left 42 %``."""
+    shapes = face.blendshapes if face.blendshapes is not UNSET else {}
+    moved = sorted((share, name) for name, share in shapes.items() if name != "_neutral" and share >= 0.1)
+    said = (f"{_words(name)} {share:.0%}" for share, name in reversed(moved[-SPOKEN:]))
+    return ", ".join(said) or "at rest"
+
+
+def _words(name: str) -> str:
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name)

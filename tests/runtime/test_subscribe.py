@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,9 +17,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from runtime import stream
+from runtime.plan import DEMO
+from runtime.recording import Recording
 from runtime.stream import Emotion, Publisher
+from runtime.view import StreamView
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "runtime.subscribe"]
@@ -147,3 +152,24 @@ def test_a_wrong_option_is_named_with_what_was_expected(options: list[str], name
 def test_the_help_teaches_by_examples() -> None:
     done = run("--help")
     assert done.returncode == 0 and "--json | jq" in done.stdout and "exit status" in done.stdout
+
+
+def test_the_view_shows_all_that_the_page_shows_in_numbers_and_words() -> None:
+    view = StreamView()
+    windows = [stream.decode(payload) for _, payload in Recording.open(DEMO).emotions()]
+    for message in windows:
+        view.update(message)
+    head = stream.Head(pitch=0.0, yaw=0.0, roll=0.0)
+    shapes = {"_neutral": 1.0, "mouthSmileLeft": 0.42, "jawOpen": 0.05}
+    view.update(stream.Face(session="demo", seq=0, t_ns=0, present=True, blendshapes=shapes, head=head))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(view)
+    shown = console.export_text()
+    last = windows[-1]
+    assert isinstance(last, Emotion) and last.distillation and last.emotions
+    for edge, homo, hetero in zip(*msgspec.structs.astuple(last.distillation), strict=True):
+        for strength in (homo, hetero):
+            assert f"{edge.replace('->', '→')} {strength:.0%}" in shown
+    assert all(label in shown for label in last.emotions.labels)
+    assert "face     mouth smile left 42%" in shown and "jaw open" not in shown
+    assert f"latency {last.latency_ms.total:.0f} ms" in shown
