@@ -4,6 +4,9 @@ A cue says when its text is shown, not when each word is spoken, so its words ar
 their number of characters. WebVTT's inline times (``<00:00:01.500>``) are taken as they stand: the
 words between two of them are spread over just that stretch, and a stretch without words is a pause.
 
+Captions that roll up (YouTube's, and what television's become) repeat in each cue the lines that are
+still on the screen: these were said before, and are taken once.
+
 The parser is our own because WebVTT's inline times, strictness and line numbers are needed together:
 pysubs2 loses text around inline times, webvtt-py skips malformed cues and names no line.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from capture.messages import Word
@@ -27,7 +31,16 @@ _MARKUP = re.compile(r"</?[A-Za-z][^<>]*>|<>|\{\\[^{}]*\}")  # tags; {\an8} of A
 _SOUND = re.compile(r"\[[^\]]*\]")  # [applause]: described, not spoken
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8})*")
 
+ROLLING_NS = 100_000_000  # a cue that begins so soon after the last one may still show its lines
+
 Line = tuple[int, str]  # its number in the file, from 1, and its text
+
+
+@dataclass(frozen=True, slots=True)
+class _Cue:
+    start_ns: int
+    end_ns: int
+    text: tuple[Line, ...]
 
 
 class _Malformed(Exception):
@@ -77,15 +90,15 @@ def parse(data: bytes, *, vtt: bool) -> tuple[Word, ...]:
         header = next((i for i, line in enumerate(lines) if not line.strip()), len(lines))
     else:
         header = 0
-    words: list[Word] = []
-    cues = 0
-    for block in _blocks(lines, header):
-        if vtt and re.match(r"(?:NOTE|STYLE|REGION)(?:\s|$)", block[0][1]):
-            continue
-        words += _cue(block)
-        cues += 1
+    blocks = _blocks(lines, header)
+    cues = [
+        _cue(block)
+        for block in blocks
+        if not (vtt and re.match(r"(?:NOTE|STYLE|REGION)(?:\s|$)", block[0][1]))
+    ]
     if not vtt and not cues:
         raise _Malformed(1, "holds no cue, expected 00:00:01,000 --> 00:00:02,000")
+    words = [word for cue in _without_repeats(cues) for word in _spoken(cue)]
     return tuple(sorted(words, key=lambda word: (word.start_ns, word.end_ns)))
 
 
@@ -102,11 +115,15 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _blocks(lines: Sequence[str], start: int) -> Iterator[list[Line]]:
-    """Runs of lines between empty lines, each line with its number."""
+    """Runs of lines between empty lines, each line with its number.
+
+    A line of spaces is a line of the text (YouTube's captions have it), unless a cue follows.
+    """
     block: list[Line] = []
     for index in range(start, len(lines)):
-        if lines[index].strip():
-            block.append((index + 1, lines[index]))
+        line = lines[index]
+        if line.strip() or (line and block and not _begins_cue(lines, index + 1)):
+            block.append((index + 1, line))
         elif block:
             yield block
             block = []
@@ -114,8 +131,15 @@ def _blocks(lines: Sequence[str], start: int) -> Iterator[list[Line]]:
         yield block
 
 
-def _cue(block: Sequence[Line]) -> Iterator[Word]:
-    """The words of one cue: an identifier, if any, the line with its times, the text."""
+def _begins_cue(lines: Sequence[str], index: int) -> bool:
+    """Whether a cue, or nothing more, comes next: its times, or a line above them."""
+    while index < len(lines) and not lines[index].strip():
+        index += 1
+    return index == len(lines) or any("-->" in line for line in lines[index : index + 2])
+
+
+def _cue(block: Sequence[Line]) -> _Cue:
+    """An identifier, if any, the line with its times, the text."""
     at = 0 if "-->" in block[0][1] or len(block) == 1 else 1
     number, line = block[at]
     timing = _TIMING.fullmatch(line)
@@ -127,21 +151,48 @@ def _cue(block: Sequence[Line]) -> Iterator[Word]:
     for number, line in block[at + 1 :]:
         if "-->" in line:
             raise _Malformed(number, "a cue begins inside a cue: put an empty line before it")
-    yield from _spoken(block[at + 1 :], start_ns, end_ns)
+    return _Cue(start_ns, end_ns, tuple(block[at + 1 :]))
 
 
-def _spoken(text: Sequence[Line], start_ns: int, end_ns: int) -> Iterator[Word]:
-    stretch = ""
-    for number, line in text:
+def _without_repeats(cues: Sequence[_Cue]) -> Iterator[_Cue]:
+    """The cues without the lines that the cue just before them shows already.
+
+    Only where captions roll: something new stands below the repeated lines, or words have times of their
+    own, which the repeated lines have not. Elsewhere a cue that says the same again was said again.
+    """
+    timed = any(_INLINE_TIME.search(line) for cue in cues for _, line in cue.text)
+    before: _Cue | None = None
+    for cue in cues:
+        kept = [(number, line) for number, line in cue.text if _plain(line)]
+        if before is not None and 0 <= cue.start_ns - before.end_ns <= ROLLING_NS:
+            shown = [_plain(line) for _, line in before.text if _plain(line)]
+            most = min(len(shown), len(kept) if timed else len(kept) - 1)
+            for count in range(most, 0, -1):
+                repeats = kept[:count]
+                same = [_plain(line) for _, line in repeats] == shown[-count:]
+                if same and not any(_INLINE_TIME.search(line) for _, line in repeats):
+                    del kept[:count]
+                    break
+        yield replace(cue, text=tuple(kept))
+        before = cue
+
+
+def _plain(line: str) -> str:
+    return " ".join(html.unescape(_MARKUP.sub("", _INLINE_TIME.sub("", line))).split())
+
+
+def _spoken(cue: _Cue) -> Iterator[Word]:
+    stretch, start_ns = "", cue.start_ns
+    for number, line in cue.text:
         at = 0
         for mark in _INLINE_TIME.finditer(line):
             t_ns = _ns(mark.groups())
-            if not start_ns <= t_ns <= end_ns:
+            if not start_ns <= t_ns <= cue.end_ns:
                 raise _Malformed(number, f"the time {mark[0]} lies outside its cue or goes back")
             yield from _spread(stretch + line[at : mark.start()], start_ns, t_ns)
             stretch, start_ns, at = "", t_ns, mark.end()
         stretch += line[at:] + "\n"
-    yield from _spread(stretch, start_ns, end_ns)
+    yield from _spread(stretch, start_ns, cue.end_ns)
 
 
 def _spread(text: str, start_ns: int, end_ns: int) -> Iterator[Word]:

@@ -78,6 +78,64 @@ def test_webvtt_without_cues_is_a_file_in_which_nobody_speaks() -> None:
     assert subtitles.parse(b"WEBVTT", vtt=True) == ()
 
 
+def test_captions_that_roll_up_are_said_once() -> None:
+    youtube = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.080 --> 00:00:02.000 align:start position:0%
+~
+the<00:00:00.400><c> first</c><00:00:00.800><c> line</c>
+
+00:00:02.000 --> 00:00:02.010 align:start position:0%
+the first line
+~
+
+00:00:02.010 --> 00:00:04.000 align:start position:0%
+the first line
+and<00:00:02.500><c> one</c><00:00:03.000><c> more</c>
+
+00:00:04.000 --> 00:00:04.010 align:start position:0%
+and one more
+~
+
+00:00:04.010 --> 00:00:05.000 align:start position:0%
+and one more
+[Music]
+"""
+    youtube = youtube.replace("~", " ")  # a line of one space
+    words = subtitles.parse(youtube.encode(), vtt=True)
+    assert [word.text for word in words] == ["the", "first", "line", "and", "one", "more"]
+    assert [word.start_ns // MS for word in words] == [80, 400, 800, 2010, 2500, 3000]
+
+
+def test_captions_of_television_roll_up_without_times_of_words() -> None:
+    rolled = b"""1
+00:00:00,000 --> 00:00:01,000
+I SAW
+
+2
+00:00:01,000 --> 00:00:02,000
+I SAW
+A SHIP
+
+3
+00:00:02,000 --> 00:00:03,000
+A SHIP
+GO BY
+"""
+    words = subtitles.parse(rolled, vtt=False)
+    assert [word.text for word in words] == ["I", "SAW", "A", "SHIP", "GO", "BY"]
+    assert [word.start_ns // MS for word in words][::2] == [0, 1000, 2000]
+
+
+def test_what_is_said_twice_stays_said_twice() -> None:
+    twice = b"1\n00:00:00,000 --> 00:00:01,000\nNo.\n\n2\n00:00:01,000 --> 00:00:02,000\nNo.\n"
+    assert [word.text for word in subtitles.parse(twice, vtt=False)] == ["No.", "No."]
+    later = b"1\n00:00:00,000 --> 00:00:01,000\nNo.\n\n2\n00:00:03,000 --> 00:00:04,000\nNo.\nNever.\n"
+    assert [word.text for word in subtitles.parse(later, vtt=False)] == ["No.", "No.", "Never."]
+
+
 def test_the_demo_says_every_word_of_the_speech_in_order() -> None:
     words = subtitles.read(ROOT / "runtime" / "demo" / "face_and_speech.vtt")
     assert " ".join(word.text for word in words) == (
