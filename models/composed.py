@@ -232,13 +232,22 @@ class Composed:
 
     @cached_property
     def _corpora(self) -> dict[Split, tuple[Corpus, Corpus, Corpus]]:
-        return {}
+        """Words, voices and faces by split. Raises DataError where one has no example of an emotion."""
+        return {split: self._load(split) for split in SPLITS}
+
+    def _load(self, split: Split) -> tuple[Corpus, Corpus, Corpus]:
+        corpora = {kind: load(self.folder, kind, split) for kind in KINDS}
+        for kind, corpus in corpora.items():
+            missing = [name for name, there in zip(EMOTIONS, corpus.by_label, strict=True) if not len(there)]
+            if missing:
+                raise DataError(
+                    f"{self.folder / f'{kind}.npz'} has no {', '.join(missing)} in its {split} split, "
+                    "expected some of every emotion: extract more of the corpus"
+                )
+        return corpora["meld"], corpora["ravdess"], corpora["fer"]
 
     def composer(self, split: Split, seed: int | list[int]) -> Composer:
         """A composer of one split; only training is augmented."""
-        if split not in self._corpora:
-            meld, ravdess, fer = (load(self.folder, kind, split) for kind in ("meld", "ravdess", "fer"))
-            self._corpora[split] = meld, ravdess, fer
         generator = np.random.default_rng(seed)
         return Composer(self.features, *self._corpora[split], self._neutral_face, split == "train", generator)
 

@@ -173,3 +173,14 @@ def test_plain_leaves_the_variants_out(features: Path) -> None:
 def test_missing_features_are_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ravdess\.npz is missing: run build/extract_corpora\.py"):
         load(tmp_path, "ravdess", "train")
+
+
+def test_a_split_without_an_emotion_is_refused_before_any_training(features: Path, tmp_path: Path) -> None:
+    for path in features.iterdir():
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        if path.stem == "fer":
+            arrays["splits"][(arrays["labels"] == 2) & (arrays["splits"] == SPLITS["validation"])] = 0
+        np.savez(tmp_path / path.name, **arrays)
+    with pytest.raises(DataError, match=f"fer.npz has no {EMOTIONS[2]} in its validation split"):
+        next(Composed(tmp_path).batches("train", 4, 0))
