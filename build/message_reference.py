@@ -69,7 +69,7 @@ MEANING = {
     "Emotion.final": "`true`: no later message will replace this one; `false`: one will, with its late words",
     "Emotion.emotions": "of a network that tells classes",
     "Emotion.sentiment": "of a network that tells a value",
-    "Emotion.distillation": "who taught whom; only where the engine gives the edges out",
+    "Emotion.distillation": "who taught whom; only of a network whose GD-Units were both trained",
     "SessionBegin.started": "when",
     "SessionBegin.clock": "as in Time",
     "SessionBegin.config": "every setting under its name",

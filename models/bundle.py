@@ -30,12 +30,13 @@ SERVED = (  # what the application reads; the checkpoint beside them is for trai
 
 def write(
     network: EmotionNetwork, data: Data, out: Path, *, name: str, tokenizer: Path | None,
-    temperatures: Mapping[str, float], abstain_below: float, how: Mapping[str, Any],
+    temperatures: Mapping[str, float], abstain_below: float, distilled: bool, how: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write the bundle, its manifest last.
 
     temperatures: by subset of the senses (``LAV``, ``LA``…), and ``""`` for any other. tokenizer: the
     ``tokenizer.json`` of the network's text encoder; None leaves the encoder that lies in ``out``.
+    distilled: both GD-Units were trained; otherwise their edges are as they were drawn, and not published.
     """
     assert data.features is not None
     out.mkdir(parents=True, exist_ok=True)
@@ -56,6 +57,7 @@ def write(
         "temperature": round(temperatures[""], 4),
         "temperatures": {subset: round(t, 4) for subset, t in temperatures.items() if subset},
         "abstain_below": round(abstain_below, 4),
+        "distilled": distilled,
         "precision": "fp32",
         "sha256": {
             file: hashlib.sha256((out / file).read_bytes()).hexdigest()

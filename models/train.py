@@ -39,7 +39,8 @@ from models.dmd import DMD, MODALITIES, DMDConfig
 from models.emotion import EmotionNetwork
 from models.losses import LossWeights
 from models.served import Served
-from models.training import Interrupted, OtherRun, Run, Worker, join, seed_everything
+from models.training import Interrupted, OtherRun, Run
+from models.worker import Worker, join, seed_everything
 
 INTERRUPTED = 130
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -154,6 +155,7 @@ def run(
                 tokenizer=tokenizer,
                 temperatures=heat or {"": 1.0},
                 abstain_below=abstain if data.labels else 0.0,
+                distilled=weights.homo > 0 and weights.hetero > 0,
                 how={"passes": done.epoch, "config": msgspec.to_builtins(config)},
             )
         if isinstance(data, Composed):

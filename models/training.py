@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import random
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,9 +26,9 @@ from models.config import Training
 from models.data import Batch, Data, Split
 from models.dmd import DMDOutput
 from models.emotion import EmotionNetwork
-from models.losses import LossWeights, objective
-
-SENSES = ("text", "audio", "vision")
+from models.losses import LossWeights
+from models.optimisation import Step, drop_senses, optimiser, plateau, tensors, widened
+from models.worker import Worker
 
 
 class OtherRun(ValueError):
@@ -51,85 +47,6 @@ class Progress:
     best: float = math.inf  # validation loss of the best pass
     since: int = 0  # passes without progress
     history: list[dict[str, float]] = field(default_factory=list)  # one row a pass
-
-
-class Step(nn.Module):
-    """Forward and objective in one module, so that DistributedDataParallel sees all of it."""
-
-    def __init__(self, network: EmotionNetwork, weights: LossWeights, precision: str) -> None:
-        super().__init__()
-        self.network, self.weights = network, weights
-        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-
-    def forward(self, tensors: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(labels.device.type, self.dtype) if self.dtype else nullcontext():
-            output = self.network(*tensors)
-        dmd = self.network.dmd
-        return objective(_float(output), labels, dmd.homo_gd, dmd.hetero_gd, self.weights)
-
-
-def _float(output: DMDOutput) -> DMDOutput:
-    """Losses are computed in float32, whatever the forward pass was."""
-
-    def widen(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(widen(part) for part in value)
-        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    return DMDOutput(**{f.name: widen(getattr(output, f.name)) for f in fields(output)})
-
-
-@dataclass(frozen=True)
-class Worker:
-    """This process among those of a run."""
-
-    device: torch.device
-    rank: int = 0
-    count: int = 1
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
-
-
-def join(device: str = "auto") -> Worker:
-    """Join the processes that ``torchrun`` started, or be alone. device: auto, cpu, cuda."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if "RANK" not in os.environ:
-        return Worker(torch.device(device))
-    local = int(os.environ["LOCAL_RANK"])
-    if device == "cuda":
-        torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    where = torch.device("cuda", local) if device == "cuda" else torch.device("cpu")
-    return Worker(where, dist.get_rank(), dist.get_world_size())
-
-
-def seed_everything(seed: int) -> None:
-    """Python, NumPy and every device of PyTorch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries may use the global generator
-    torch.manual_seed(seed)
-
-
-def tensors(batch: Batch, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor]:
-    """A batch as the network takes it, and its labels."""
-    arrays = batch.text, batch.audio, batch.vision, batch.text_mask, batch.audio_mask, batch.vision_mask
-    moved = tuple(torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
-    return moved, torch.from_numpy(batch.labels).to(device)
-
-
-def drop_senses(batch: Batch, odds: float, rng: np.random.Generator) -> Batch:
-    """Take each sense away from a window with these odds, but never the last one it has."""
-    if not odds:
-        return batch
-    there = np.stack([np.asarray(getattr(batch, f"{s}_mask")).any(1) for s in SENSES], 1)  # (B, 3)
-    kept = there & (rng.random(there.shape) >= odds)
-    lost = ~kept.any(1)
-    kept[lost] = there[lost]
-    changes = {f"{s}_mask": getattr(batch, f"{s}_mask") * kept[:, i, None] for i, s in enumerate(SENSES)}
-    return Batch(**{f.name: changes.get(f.name, getattr(batch, f.name)) for f in fields(batch)})
 
 
 class Run:
@@ -362,7 +279,7 @@ class Run:
         self.network.eval()
         for batch in self.data.batches(split, 4 * self.how.batch, 0):
             made, _ = tensors(batch, self.worker.device)
-            yield batch, _float(self.network(*made))
+            yield batch, widened(self.network(*made))
 
 
 def _but_length(config: Training) -> Training:
@@ -371,46 +288,9 @@ def _but_length(config: Training) -> Training:
     return msgspec.structs.replace(config, optimisation=how)
 
 
-def optimiser(network: EmotionNetwork, config: Training) -> torch.optim.Optimizer:
-    """Adam or AdamW; the text encoder has its own rate. Frozen parameters are left out."""
-    how = config.optimisation
-    groups = [{"params": [p for p in network.dmd.parameters() if p.requires_grad], "base": how.rate}]
-    if network.encoder is not None and config.text_encoder is not None:
-        trained = [p for p in network.encoder.parameters() if p.requires_grad]
-        if trained:
-            groups.append({"params": trained, "base": config.text_encoder.rate})
-    for group in groups:
-        group["lr"] = group["base"]
-    kind = torch.optim.AdamW if how.optimiser == "adamw" else torch.optim.Adam
-    return kind(groups, weight_decay=how.weight_decay)
-
-
-def plateau(losses: list[float], patience: int) -> float:
-    """A half for each time that more than ``patience`` passes went by without progress, as the authors'."""
-    factor, best, since = 1.0, math.inf, 0
-    for loss in losses:
-        since = 0 if loss < best else since + 1
-        best = min(best, loss)
-        if since > patience:
-            factor, since = factor / 2, 0
-    return factor
-
-
 def _writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # TensorBoard is part of the train extra, and training does without
         return None
     return SummaryWriter(str(folder / "tensorboard"))
-
-
-__all__ = [
-    "Interrupted",
-    "OtherRun",
-    "Progress",
-    "Run",
-    "Worker",
-    "join",
-    "seed_everything",
-    "tensors",
-]

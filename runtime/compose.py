@@ -75,9 +75,9 @@ def compose(
     distillation: Distillation | UnsetType = UNSET
     if prediction is not None:
         emotions, sentiment = _output(prediction, network)
-        distillation = Distillation(
-            order=EDGE_ORDER, homo=_numbers(prediction.homo_edges), hetero=_numbers(prediction.hetero_edges)
-        )
+        if network.manifest.distilled:
+            homo, hetero = _numbers(prediction.homo_edges), _numbers(prediction.hetero_edges)
+            distillation = Distillation(order=EDGE_ORDER, homo=homo, hetero=hetero)
     return Emotion(
         session=session,
         seq=seq,

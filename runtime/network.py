@@ -46,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True):
     abstain_below: Annotated[float, Meta(ge=0, le=1)] = (
         0.0  # a top probability below this is published as `abstain`
     )
+    distilled: bool = True  # both GD-Units were trained, so that their edges say something
     precision: str = "fp32"
     sha256: dict[str, str] = msgspec.field(default_factory=dict)
 

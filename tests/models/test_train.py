@@ -20,8 +20,8 @@ from models import bundle, checkpoint, train
 from models.composed import Composed, known
 from models.config import ConfigError, Training, load
 from models.corpora import EMOTIONS
+from models.optimisation import drop_senses, plateau
 from models.served import Served
-from models.training import drop_senses, plateau
 from runtime import network
 from tests.models import made
 
@@ -47,9 +47,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def out(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two passes."""
+    """A run of two passes, on one thread as in the processes beside it: more threads round otherwise."""
     folder = tmp_path_factory.mktemp("run")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     assert train.main(_arguments(material, folder)) == 0
+    torch.set_num_threads(threads)
     return folder
 
 
@@ -57,7 +60,7 @@ def test_the_application_takes_the_bundle_and_finds_its_labels(out: Path) -> Non
     loaded = network.load(out / "bundle")
     assert loaded.manifest.labels == EMOTIONS
     assert loaded.manifest.task == "classification"
-    assert loaded.manifest.temperature > 0
+    assert loaded.manifest.temperature > 0 and loaded.manifest.distilled
     assert loaded.features.audio.steps == 200 and loaded.features.vision.steps == 120
 
 
@@ -149,21 +152,18 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def test_a_run_that_was_killed_goes_on_to_the_numbers_of_one_that_was_not(
-    material: Path, tmp_path: Path
+    out: Path, material: Path, tmp_path: Path
 ) -> None:
-    longer = "optimisation.epochs=3"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the process that is killed: another number of threads rounds otherwise
-    process = _start(*_arguments(material, tmp_path / "killed", longer))
-    _wait_for(tmp_path / "killed/last.pt", process)
+    process = _start(*_arguments(material, tmp_path))
+    _wait_for(tmp_path / "last.pt", process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    done = torch.load(tmp_path / "killed/last.pt", weights_only=True)["progress"]["epoch"]
-    assert 1 <= done <= 3 and not (tmp_path / "killed/bundle").exists()
-    assert train.main(_arguments(material, tmp_path / "killed", longer)) == 0
-    assert train.main(_arguments(material, tmp_path / "whole", longer)) == 0
-    torch.set_num_threads(threads)
-    killed, whole = (load_file(tmp_path / name / "network.safetensors") for name in ("killed", "whole"))
+    done = torch.load(tmp_path / "last.pt", weights_only=True)["progress"]["epoch"]
+    assert 1 <= done <= 2 and not (tmp_path / "bundle").exists()
+    process = _start(*_arguments(material, tmp_path))
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 0, errors
+    killed, whole = (load_file(folder / "network.safetensors") for folder in (tmp_path, out))
     for name, value in whole.items():
         np.testing.assert_array_equal(killed[name], value, err_msg=name)
 
@@ -177,11 +177,12 @@ def test_ctrl_c_ends_with_a_sentence_and_status_130(material: Path, tmp_path: Pa
     assert errors.strip().splitlines()[-1].startswith("stopped; the same command goes on from")
 
 
-def test_two_processes_train_one_network(material: Path, tmp_path: Path) -> None:
-    process = _start(*_arguments(material, tmp_path), processes=2)
+def test_two_processes_train_one_network_without_a_part_of_it(material: Path, tmp_path: Path) -> None:
+    settings = "optimisation.epochs=1", "ablation.hetero_gd=false"
+    process = _start(*_arguments(material, tmp_path, *settings), processes=2)
     _, errors = process.communicate(timeout=150)
     assert process.returncode == 0, errors
-    network.load(tmp_path / "bundle")
+    assert not network.load(tmp_path / "bundle").manifest.distilled
 
 
 def test_another_configuration_does_not_go_on_with_a_run(

@@ -66,6 +66,14 @@ def test_nothing_to_go_by_is_an_abstention_without_emotions() -> None:
     assert made.modalities.vision.reason == "no_face" and made.modalities.vision.logits is UNSET
 
 
+def test_edges_that_nothing_has_trained_are_not_published() -> None:
+    whole, ablated = (
+        message(prediction(0.2, 0.8), network(distilled=trained), vision=THERE) for trained in (True, False)
+    )
+    assert whole.distillation is not UNSET and sum(whole.distillation.homo) == pytest.approx(1, abs=1e-3)
+    assert ablated.distillation is UNSET and ablated.emotions == whole.emotions
+
+
 def test_a_missing_sense_is_degraded_and_has_no_logits() -> None:
     made = message(prediction(0.2, 0.8), network(), vision=THERE)
     assert made.state == "degraded"
