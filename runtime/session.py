@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +12,14 @@ from types import MappingProxyType
 import msgspec
 
 from capture.clock import anchor
-from capture.messages import STREAMS, Pcm, Picture, Word
+from capture.messages import Pcm, Picture, Word
+from runtime.account import Account, health
 from runtime.compose import Timing, compose
 from runtime.config import Config, told
 from runtime.engine import Engine, EngineError, Prediction
-from runtime.ladder import MEANING, STEPS, Ladder
+from runtime.ladder import STEPS, Ladder
 from runtime.network import CAPTURED, Network
 from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
-from runtime.revisions import Revisions
 from runtime.sharing import Sharing
 from runtime.sources import Source
 from runtime.stream import (
@@ -31,7 +29,6 @@ from runtime.stream import (
     Publisher,
     SenseStatus,
     SessionBegin,
-    SessionEnd,
     StatusMessage,
     schema,
     wall,
@@ -40,7 +37,6 @@ from runtime.windows import Window, Windower
 
 log = logging.getLogger("runtime.session")
 
-STATUS_S = 1.0
 RAW_MESSAGES = (Pcm, Picture)
 CONNECT_S = 0.5  # a session that does not run in real time may be over before anybody has connected
 
@@ -94,12 +90,9 @@ class Session:
         self._lateness_s = (header and header.lateness_s) or config.lateness_s
         self._paced = not config.fast if header is None else header.paced
         self._stopping = False
-        self._windows = self._skipped = self._seq = 0
+        self._seq = 0
         self._sharing = Sharing(config, name)
         self._unfinished: dict[int, _Unfinished] = {}  # by the end of the window
-        self._revisions = Revisions()
-        self._latencies: deque[float] = deque(maxlen=7200)  # of the last hour, at the usual hop
-        self._status_at = 0.0
         self._model = self._about(engine)
 
     def stop(self) -> None:
@@ -134,7 +127,7 @@ class Session:
         able = (*source.eases(), "hop")
         steps = [step for step in STEPS if source.clock.paced and step in able]
         self._ladder = Ladder(steps, round(self._config.max_age_s * 1e9))
-        self._started_at = time.monotonic()
+        self._account = Account(self.name)
         begin = SessionBegin(
             session=self.name,
             started=wall(self._anchor.wall_ns(source.start_ns)),
@@ -230,7 +223,7 @@ class Session:
             return  # it was skipped, and nobody waits for it
         too_old = infer_ns - window.end_ns > self._config.max_age_s * 1e9
         if clock.paced and too_old and not window.revision:
-            self._skipped += 1  # newest only: nobody wants to know any more
+            self._account.skipped += 1  # newest only: nobody wants to know any more
             self._keep_up(infer_ns, window)
             return
         if before is None and "hop" in self._ladder.taken and self._between(window):
@@ -248,17 +241,16 @@ class Session:
             session=self.name,
             seq=self._seq,
             revises=None if before is None else before.message.seq,
-            skipped=self._skipped,
+            skipped=self._account.skipped,
             timing=Timing(infer_ns, inferred_ns, clock.now_ns(), clock.paced),
         )
         payload = self._publish(message)
         self._seq += 1
         if before is None:
-            self._windows += 1
-            self._latencies.append(message.latency_ms.total)
+            self._account.published(message)
             self._keep_up(message.time.published_ns, window)
         else:
-            self._revisions.count(before.message, message, other_words=not same_words)
+            self._account.revisions.count(before.message, message, other_words=not same_words)
         if not window.final:
             self._unfinished[window.end_ns] = _Unfinished(message, window.text.words, prediction)
         published_ns = message.time.published_ns
@@ -320,56 +312,19 @@ class Session:
             event = self._source.events.popleft()
             log.warning("%s", event)
             self._publish(self._status(event))
-        if time.monotonic() >= self._status_at:
-            self._status_at = time.monotonic() + STATUS_S
+        if self._account.status_due():
             self._publish(self._status())
 
     def _status(self, event: str | None = None) -> StatusMessage:
-        return StatusMessage(
-            session=self.name,
-            uptime_s=round(time.monotonic() - self._started_at, 3),
-            senses=self._senses(),
-            windows=self._windows,
-            skipped=self._skipped,
-            engine=self._engine.name,
-            eased=tuple(MEANING[step] for step in self._ladder.taken),
-            revised=self._revisions.told() or msgspec.UNSET,
-            event=msgspec.UNSET if event is None else event,
-        )
+        return self._account.status(self._senses(), self._engine.name, self._ladder.taken, event)
 
     def _senses(self) -> dict[str, SenseStatus]:
-        restarts, corrupt = self._source.restarts(), self._source.corrupt()
-        histories = self._windower.streams
-        return {
-            name: SenseStatus(
-                state=histories[name].state,
-                reason=histories[name].reason,
-                detail=histories[name].detail,
-                produced=histories[name].produced,
-                dropped=histories[name].lost,
-                gaps=histories[name].sequence.gaps,
-                refused=histories[name].refused,
-                corrupt=corrupt[name],
-                restarts=restarts[name],
-            )
-            for name in STREAMS
-        }
+        return health(self._windower.streams, self._source.corrupt(), self._source.restarts())
 
     def _close(self, reason: str) -> None:
         if not hasattr(self, "_windower"):
             return
-        ordered = sorted(self._latencies)
-        end = SessionEnd(
-            session=self.name,
-            reason=reason,
-            duration_s=round(time.monotonic() - self._started_at, 3),
-            windows=self._windows,
-            skipped=self._skipped,
-            senses=self._senses(),
-            revised=self._revisions.told() or msgspec.UNSET,
-            latency_ms_p50=ordered[len(ordered) // 2] if ordered else msgspec.UNSET,
-            latency_ms_p95=ordered[int(len(ordered) * 0.95)] if ordered else msgspec.UNSET,
-        )
+        end = self._account.end(self._senses(), reason)
         self._publish(end)
         totals = msgspec.to_builtins(end)
         if reason != "end of input":
