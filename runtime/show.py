@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.live import Live
 
 from runtime.stream import Message
-from runtime.view import StreamView, Totals, line, summary
+from runtime.summary import Totals, line, summary
+from runtime.view import StreamView
 
 NEXT = """\
 [bold]What to try next[/]

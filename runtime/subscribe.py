@@ -16,7 +16,8 @@ from rich.live import Live
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError
 from runtime.keys import KeyFileError
 from runtime.stream import Message, subscribe
-from runtime.view import StreamView, line
+from runtime.summary import line
+from runtime.view import StreamView
 
 EPILOG = """\
 examples:

@@ -1,9 +1,9 @@
-"""View: the emotion stream in a terminal — a live panel, a line a window, a summary of a session."""
+"""View: the emotion stream in a terminal, as a panel that is drawn anew."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from msgspec import UNSET
@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from runtime.colours import COLOURS, OTHER
 from runtime.dashboard.phrases import spoken
 from runtime.stream import (
     Emotion,
@@ -26,23 +27,11 @@ from runtime.stream import (
     Transcript,
 )
 
-# Okabe and Ito's palette: told apart by colour-blind people too.
-COLOURS = {
-    "angry": "#D55E00",
-    "disgust": "#009E73",
-    "fear": "#CC79A7",
-    "happy": "#F0E442",
-    "neutral": "#999999",
-    "sad": "#0072B2",
-    "surprise": "#56B4E9",
-}
-OTHER = "#E69F00"
 STATES = {"ok": "green", "degraded": "yellow", "abstain": "dim"}
 SENSES = ("vision", "audio", "text")
 WORDS_KEPT = 100
 HISTORY = 200  # windows in the strip of top emotions, as far as the terminal is wide
 SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
-LATENCIES = 7200  # windows that the summary's percentiles are taken from: an hour at the usual hop
 
 
 class StreamView:
@@ -213,7 +202,7 @@ def _senses(emotion: Emotion) -> RenderableType:
         lost = getattr(emotion.dropped, name)
         dropped = Text(f"{lost} dropped" if lost else "", style="yellow")
         if not sense.present:
-            table.add_row(Text(f"○ {name}", "dim"), Text(_reason(sense), "dim"), "", "", dropped)
+            table.add_row(Text(f"○ {name}", "dim"), Text(reason(sense), "dim"), "", "", dropped)
             continue
         says = ""
         if sense.logits is not UNSET and emotion.emotions is not UNSET and sense.logits:
@@ -229,7 +218,8 @@ def _senses(emotion: Emotion) -> RenderableType:
     return table
 
 
-def _reason(sense: Modality) -> str:
+def reason(sense: Modality) -> str:
+    """Why a sense is not there."""
     return "absent" if sense.reason is UNSET else sense.reason
 
 
@@ -260,93 +250,3 @@ def _foot(emotion: Emotion) -> Text:
     if emotion.dropped.windows:
         foot.append(f" · {emotion.dropped.windows} windows skipped", style="yellow")
     return foot
-
-
-def line(message: Message) -> str:
-    """One line for a message, or nothing for one that says nothing new."""
-    match message:
-        case Emotion():
-            at = f"{message.time.end_ns / 1e9:9.1f} s  {message.state:8}"
-            if message.emotions is not UNSET:
-                felt = f"{message.emotions.top:8} {max(message.emotions.scores):4.0%}"
-            elif message.sentiment is not UNSET:
-                felt = f"sentiment {message.sentiment.value:+.2f}"
-            else:
-                felt = " " * 13
-            senses = "  ".join(_sense_in_a_word(name, message) for name in SENSES)
-            late = "" if message.revises is None else f", revises {message.revises}"
-            return f"{at}  {felt}  {senses}  {message.latency_ms.total:.0f} ms{late}"
-        case StatusMessage():
-            return "" if message.event is UNSET else f"  ! {message.event}"
-        case SessionBegin():
-            return f"session {message.session}: {message.model.name} on {message.model.engine}"
-        case SessionEnd():
-            return f"session {message.session} ended: {message.reason}; {message.windows} windows"
-        case Transcript(words=words):
-            committed = " ".join(word.text for word in words if word.committed)
-            return f"  “{committed}”" if committed else ""
-        case _:  # faces, pictures, sound: too many for lines
-            return ""
-
-
-def _sense_in_a_word(name: str, message: Emotion) -> str:
-    sense: Modality = getattr(message.modalities, name)
-    return f"{name} ✓" if sense.present else f"{name} – ({_reason(sense)})"
-
-
-class Totals:
-    """What a session was, kept in bounded memory; feed it every message."""
-
-    def __init__(self) -> None:
-        self.windows = 0
-        self.tops: Counter[str] = Counter()
-        self.present: Counter[str] = Counter()
-        self.dropped: dict[str, int] = {}
-        self.restarts = 0
-        self.end: SessionEnd | None = None
-        self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
-
-    def update(self, message: Message) -> None:
-        """Take in a message."""
-        match message:
-            case Emotion(dropped=lost, revises=None):
-                self.windows += 1
-                if message.emotions is not UNSET:
-                    self.tops[message.emotions.top] += 1
-                self.present.update(name for name in SENSES if getattr(message.modalities, name).present)
-                self._latencies_ms.append(message.latency_ms.total)
-                self.dropped = {name: getattr(lost, name) for name in (*SENSES, "windows")}
-            case SessionEnd():
-                self.end = message
-                self.dropped = {name: sense.dropped for name, sense in message.senses.items()}
-                self.dropped["windows"] = message.skipped
-                self.restarts = sum(sense.restarts for sense in message.senses.values())
-            case _:
-                pass
-
-    def latency_ms(self, share: float) -> float | None:
-        """The total latency that this share of the windows (0..1) stayed below, in ms; None before any."""
-        ordered = sorted(self._latencies_ms)
-        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
-
-
-def summary(totals: Totals) -> RenderableType:
-    """What a session was: how long, what was felt, what was there, how late, what was lost."""
-    table = Table.grid(padding=(0, 2))
-    windows = max(totals.windows, 1)
-    end = totals.end
-    took = "" if end is None else f" in {end.duration_s:.1f} s · {end.reason}"
-    table.add_row("windows", Text(f"{totals.windows}{took}"))
-    felt = Text()
-    for label, count in totals.tops.most_common(4):
-        felt.append(f"{label} {count / windows:.0%}   ", style=COLOURS.get(label, ""))
-    table.add_row("felt", felt if totals.tops else Text("nothing to go by", "dim"))
-    table.add_row("there", "   ".join(f"{name} {totals.present[name] / windows:.0%}" for name in SENSES))
-    median, p95 = totals.latency_ms(0.5), totals.latency_ms(0.95)
-    if median is not None and p95 is not None:
-        table.add_row("latency", f"median {median:.0f} ms   p95 {p95:.0f} ms")
-    lost = "   ".join(f"{name} {count}" for name, count in totals.dropped.items() if count)
-    table.add_row("dropped", Text(lost or "nothing", "yellow" if lost else ""))
-    if totals.restarts:
-        table.add_row("restarts", Text(str(totals.restarts), "yellow"))
-    return Panel(table, title="the session")

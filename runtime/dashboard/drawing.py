@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from nicegui import ui
 from nicegui.element import Element
 
-from runtime.view import COLOURS, OTHER
+from runtime.colours import COLOURS, OTHER
 
 
 def colour(label: str) -> str:

@@ -8,10 +8,10 @@ from msgspec import UNSET
 from nicegui import ui
 from nicegui.element import Element
 
+from runtime.colours import OTHER
 from runtime.dashboard.board import Board, Moment
 from runtime.dashboard.drawing import attrs, box, card, colour, say, styles, swap, text
 from runtime.dashboard.phrases import state
-from runtime.view import OTHER
 
 GAP_S = 3.0  # between two windows that a line joins
 PLOT_W, PLOT_H = 240, 28

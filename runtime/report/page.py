@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
+from runtime.colours import COLOURS, OTHER
 from runtime.recording.layout import RecordingError
 from runtime.report.draw import Axis, area, clock, line
 from runtime.report.gather import SEGMENTS, SENSES, Run, Session, agrees, own, runs, sense, top
-from runtime.view import COLOURS, OTHER
 
 HIGH = 200.0  # of the timeline, in its box
 LOW = 90.0  # of the smaller pictures

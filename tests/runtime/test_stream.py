@@ -35,7 +35,8 @@ from runtime.stream import (
     subscribe,
 )
 from runtime.stream.publish import BEGIN_S, QUEUE_MESSAGES
-from runtime.view import StreamView, Totals, line, summary
+from runtime.summary import Totals, line, summary
+from runtime.view import StreamView
 
 ROOT = Path(__file__).parents[2]
 MODEL = stream.Model(name="dmd", hash="ab12", features="cd34", engine="onnxruntime-cpu", precision="fp32")
