@@ -36,14 +36,7 @@ class Sharing:
             case FeatureBlock(stamp=stamp) if config.share_face and stamp.stream == "vision":
                 yield from self._face(message)
             case captured.Picture() if config.share_raw:
-                yield Picture(
-                    session=self._session,
-                    t_ns=message.stamp.t_capture_ns,
-                    width=message.width,
-                    height=message.height,
-                    jpeg=message.jpeg,
-                    landmarks=tuple((x, y) for x, y in np.round(message.landmarks, DIGITS).tolist()),
-                )
+                yield picture(message, self._session)
             case Pcm(stamp=stamp, rate_hz=rate_hz, samples=samples) if config.share_raw:
                 pcm = samples.astype("<i2").tobytes()
                 yield Sound(session=self._session, t_ns=stamp.t_capture_ns, rate_hz=rate_hz, pcm=pcm)
@@ -85,4 +78,16 @@ def face(vector: npt.NDArray[np.float32], t_ns: int, session: str, seq: int) -> 
         present=True,
         blendshapes=dict(zip(BLENDSHAPES, shapes, strict=True)),
         head=Head(pitch=pitch, yaw=yaw, roll=roll),
+    )
+
+
+def picture(seen: captured.Picture, session: str) -> Picture:
+    """What a camera process sends, as a message of the stream."""
+    return Picture(
+        session=session,
+        t_ns=seen.stamp.t_capture_ns,
+        width=seen.width,
+        height=seen.height,
+        jpeg=seen.jpeg,
+        landmarks=tuple((x, y) for x, y in np.round(seen.landmarks, DIGITS).tolist()),
     )

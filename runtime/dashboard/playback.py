@@ -1,4 +1,8 @@
-"""Playback: a recording as the page shows it at any moment, and where the scrubber stands."""
+"""Playback: a recording as the page shows it at any moment, and where the scrubber stands.
+
+A session in real time is shown as it came; one of a film that was read as fast as it goes (``--fast``),
+by the film's own time.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from capture.features import vision
-from capture.messages import FeatureBlock, Status, Word, Words
+from capture.messages import FeatureBlock, Picture, Status, Word, Words
 from capture.rate_cap import RateCap
 from runtime.dashboard.board import HISTORY_S, Board
+from runtime.dashboard.film import Film
 from runtime.recording import Recording, RecordingError
 from runtime.sharing import FACE_HZ, face
 from runtime.stream import Emotion, Face, MalformedMessage, SenseStatus, decode
@@ -42,7 +47,8 @@ class Playback:
                 self.unread += 1
                 continue
             if isinstance(message, Emotion):
-                self._emotions.append((t_ns / 1e9, message))
+                shown_ns = t_ns if recording.header.paced else message.time.end_ns
+                self._emotions.append((shown_ns / 1e9, message))
         if not self._emotions:
             raise RecordingError(
                 f"{recording.path} holds no results to show: "
@@ -51,11 +57,15 @@ class Playback:
         self._emotions.sort(key=lambda pair: pair[0])
         self._faces: list[tuple[float, npt.NDArray[np.float32]]] = []
         self._cap = RateCap(FACE_HZ)
+        self._film = Film()
         self._words: list[tuple[float, tuple[Word, ...]]] = [(self.start_s, ())]
-        self._senses: list[tuple[float, dict[str, SenseStatus]]] = [(self.start_s, {})]
+        self._senses: dict[str, list[tuple[float, SenseStatus]]] = {}  # a film's streams are not in step
         for arrival in recording.arrivals():
-            self._arrive(arrival.t_arrival_ns / 1e9, arrival.message)
-        self.duration_s = max(recording.duration_s, self._emotions[-1][0] - self.start_s)
+            stamp = arrival.message.stamp
+            shown_ns = arrival.t_arrival_ns if recording.header.paced else stamp.t_capture_ns
+            self._arrive(shown_ns / 1e9, arrival.message)
+        last_s = self._emotions[-1][0] - self.start_s
+        self.duration_s = max(recording.duration_s, last_s) if recording.header.paced else last_s
 
     def board(self, at_s: float) -> Board:
         """What the page showed ``at_s`` seconds after the recording's beginning."""
@@ -67,10 +77,16 @@ class Playback:
         for t_s, emotion in self._emotions[begin:end]:
             board.update(emotion, t_s)
         board.session = self.recording.header.session
-        board.senses = self._senses[bisect_right(self._senses, now_s, key=lambda pair: pair[0]) - 1][1]
+        board.senses = {
+            name: moments[at - 1][1]
+            for name, moments in self._senses.items()
+            if (at := bisect_right(moments, now_s, key=lambda pair: pair[0]))
+        }
         board.words = self._words[bisect_right(self._words, now_s, key=lambda pair: pair[0]) - 1][1]
         board.windows = end
         board.face = self._face(now_s)
+        if (seen := self._film.at(now_s)) is not None:
+            board.pictured_s, board.picture = seen
         board.heard_s = None  # a recording is never silent
         return board
 
@@ -92,6 +108,8 @@ class Playback:
                 for t_ns, vector in zip(times_ns.tolist(), values, strict=True):
                     if len(vector) == vision.SPEC.dim and self._cap.passes(t_ns):
                         self._faces.append((t_ns / 1e9, vector.copy()))
+            case Picture():
+                self._film.add(t_s, message)
             case Status(stamp=stamp):
                 status = SenseStatus(
                     state=message.state,
@@ -100,7 +118,7 @@ class Playback:
                     produced=message.produced,
                     dropped=message.dropped,
                 )
-                self._senses.append((t_s, self._senses[-1][1] | {stamp.stream: status}))
+                self._senses.setdefault(stamp.stream, []).append((t_s, status))
             case _:
                 pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,7 +98,7 @@ def summarise(recording: Recording) -> Info:
         session=recording.header.session,
         clock=recording.header.clock,
         started=_started(recording),
-        duration_s=recording.duration_s,
+        duration_s=_duration_s(recording, streams),
         complete=not warnings,
         truncated=recording.truncated,
         damaged=list(map(recording.told, recording.gaps)),
@@ -113,6 +114,14 @@ def summarise(recording: Recording) -> Info:
         begin=recording.begin,
         end=recording.end,
     )
+
+
+def _duration_s(recording: Recording, streams: Mapping[StreamName, StreamInfo]) -> float:
+    """On the session's clock; where nobody waited for that (``--fast``), as far as samples were captured."""
+    captured = [info.last_ns for info in streams.values() if info.last_ns is not None]
+    if recording.header.paced or not captured:
+        return recording.duration_s
+    return (max(captured) - recording.header.start_ns) / 1e9
 
 
 def tables(info: Info) -> list[Table]:

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -208,6 +209,14 @@ def test_info_counts_what_is_inside(tmp_path: Path) -> None:
     assert table.returncode == 0
     for word in ("75%", "25.0 Hz", "hop_s", "closed properly", "4.0 s on the media clock"):
         assert word in table.stdout
+
+
+def test_info_tells_how_long_a_film_is_that_was_read_as_fast_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    with Recorder(path, msgspec.structs.replace(BEGIN, paced=False)) as recorder:
+        for _, message in scene(2.0):
+            recorder.add(message, 5 * MS)  # all of it at once
+    assert summarise(Recording.open(path)).duration_s == pytest.approx(1.96, abs=0.2)
 
 
 def test_info_knows_the_faces_of_todays_features_by_their_hash(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""Playback: what the page shows of a recording at a moment, also of a film that was read in no time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from runtime.dashboard.playback import Playback
+from runtime.plan import DEMO
+from runtime.recording import Recording
+
+CONSENT = "the speaker agreed on 3 May"
+
+
+@pytest.fixture(scope="module")
+def fast(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Playback:
+    """A film of eleven seconds, read as fast as it goes, with its pictures."""
+    folder = tmp_path_factory.mktemp("fast")
+    command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--fast", "--asr", "none"]
+    command += ["--endpoint", f"ipc://{folder}/stream", "--record", str(folder / "a.mcap")]
+    command += ["--record-raw", CONSENT]
+    command += ["--input", str(shared / "media/face_and_speech.mp4")]
+    environment = os.environ | {"EMOTION_ASSETS": str(shared / "models")}
+    subprocess.run(command, check=True, timeout=120, capture_output=True, env=environment)
+    return Playback(Recording.open(folder / "a.mcap"))
+
+
+def test_a_film_that_was_read_as_fast_as_it_goes_plays_at_the_pace_of_life(fast: Playback) -> None:
+    assert fast.duration_s == pytest.approx(11, abs=0.6)
+    early, late = fast.board(3.0), fast.board(10.0)
+    assert early.windows < late.windows <= early.windows + 15
+    assert late.face is not None and late.face.t_ns == pytest.approx(10e9, abs=1e9)
+    assert {name: sense.state for name, sense in late.senses.items()}["vision"] == "running"
+
+
+def test_before_anything_came_nothing_is_shown_and_in_the_end_every_sense_has_ended(fast: Playback) -> None:
+    assert fast.board(0.0).windows == 0
+    assert fast.board(fast.duration_s).windows >= 20
+
+
+def test_a_session_in_real_time_is_shown_as_it_came() -> None:
+    demo = Playback(Recording.open(DEMO))
+    assert demo.duration_s >= demo.recording.duration_s
+    boards = [demo.board(at_s) for at_s in (1.0, demo.duration_s / 2, demo.duration_s)]
+    assert boards[0].windows < boards[1].windows < boards[2].windows
+
+
+def test_pictures_that_were_recorded_are_shown_at_their_time(fast: Playback) -> None:
+    assert fast.board(fast.duration_s).picture is not None
+    shown = [fast.board(at_s).picture for at_s in (2.0, 9.0, 2.0)]
+    times_s = [picture.t_ns / 1e9 for picture in shown if picture is not None]
+    assert times_s == pytest.approx([2, 9, 2], abs=0.3)
+    assert shown[0] == shown[2] != shown[1]
+    for picture in shown:
+        assert picture is not None
+        height, width, _ = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR).shape
+        assert (width, height) == (picture.width, picture.height)
+        assert len(picture.landmarks) > 100
+
+
+def test_a_recording_without_pictures_shows_none() -> None:
+    demo = Playback(Recording.open(DEMO))
+    assert demo.board(demo.duration_s / 2).picture is None
