@@ -24,6 +24,7 @@ from rich.table import Table
 
 from capture.media import probe
 from capture.trouble import SourceError
+from runtime import proc
 from runtime.bench_asr import asr
 from runtime.bench_bus import hops
 from runtime.bench_engine import BenchError, engine_shapes
@@ -33,7 +34,6 @@ from runtime.stream import Emotion, Message, SessionEnd, subscribe
 
 SHAPES = ("mosi-unaligned", "mosi-aligned", "mosei-unaligned", "mosei-aligned", "tiny")
 ENDPOINT = "tcp://127.0.0.1:5597"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Run:
@@ -51,7 +51,7 @@ class Run:
         for message in subscribe(ENDPOINT, stopping=lambda: self.process.poll() is not None):
             self.messages.append(message)
             each(message)
-            self.cpu_s = max(self.cpu_s, sum(map(_cpu_s, self.pids())))
+            self.cpu_s = max(self.cpu_s, sum(map(proc.cpu_s, self.pids())))
             if isinstance(message, SessionEnd):
                 break
         if self.process.wait(20) != 0:
@@ -60,10 +60,7 @@ class Run:
 
     def pids(self) -> list[int]:
         """The application and its capture processes."""
-        found = [self.process.pid]
-        for task in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            found += [int(pid) for pid in task.read_text().split()]
-        return found
+        return [self.process.pid, *proc.children(self.process.pid)]
 
     @property
     def emotions(self) -> list[Emotion]:
@@ -193,14 +190,6 @@ def _requirements(root: str) -> Iterable[str]:
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(requirement.name)
     return found
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

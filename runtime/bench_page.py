@@ -22,12 +22,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from runtime import proc
 from runtime.bench_engine import BenchError
 from runtime.bench_soak import endless_film
 from runtime.dashboard.start import HOW_TO_GET, installed
 from runtime.stream import Emotion, SessionEnd, subscribe
 
-TICKS = os.sysconf("SC_CLK_TCK")
 WARM_WINDOWS = 12  # before the clock starts: imports, the first second of a page
 PAGE = "runtime.dashboard"
 HOW_LOOKED = ("no page", "a page, nobody looks", "a page, a browser looks")
@@ -118,21 +118,13 @@ def _measured(live: subprocess.Popen[bytes], seconds: float, endpoint: str) -> C
 
 def _spent(pid: int) -> tuple[float, float]:
     """Processor time so far, seconds: of the session with its capture processes, and of its page."""
-    pipeline, shown = _cpu_s(pid), 0.0
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for child in map(int, task.read_text().split()):
-                is_page = PAGE in Path(f"/proc/{child}/cmdline").read_text().split("\0")
-                pipeline, shown = pipeline + (not is_page) * _cpu_s(child), shown + is_page * _cpu_s(child)
+    pipeline, shown = proc.cpu_s(pid), 0.0
+    for child in proc.children(pid):
+        if PAGE in proc.command(child):
+            shown += proc.cpu_s(child)
+        else:
+            pipeline += proc.cpu_s(child)
     return pipeline, shown
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 @contextlib.contextmanager

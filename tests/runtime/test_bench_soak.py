@@ -12,11 +12,12 @@ import pytest
 from capture import subtitles
 from capture.media import probe
 from runtime.bench_engine import BenchError
-from runtime.bench_soak import Fault, Seen, endless_film, unexplained
+from runtime.bench_soak import Seen, endless_film, overtaken, unexplained
 from runtime.ladder import MEANING
+from runtime.mischief import Fault
 from runtime.plan import DEMO
 from runtime.recording import Recording
-from runtime.stream import Emotion, Lost, Modality, StatusMessage, decode
+from runtime.stream import Emotion, Lost, Modality, SenseStatus, StatusMessage, decode
 
 
 @pytest.fixture
@@ -94,3 +95,26 @@ def test_a_window_that_the_session_says_it_gives_up_is_no_gap_and_one_that_it_do
         )
         seen.statuses = [(gone_s, status)]
         assert len(unexplained(seen, [], 0.5)) == gaps
+
+
+def test_a_frame_that_a_newer_one_overtook_is_no_gap_but_one_that_the_pipe_lost_is(seen: Seen) -> None:
+    for index in range(10, len(seen.windows)):
+        change(seen, index, dropped=Lost(vision=1))
+    at_s = seen.windows[10][0]
+    assert overtaken(seen) == [(at_s, 1)]
+    assert unexplained(seen, [], 0.5) == []
+    for gaps in (0, 1):
+        camera = SenseStatus(state="running", reason=None, detail="", produced=9, dropped=1, gaps=gaps)
+        status = StatusMessage(
+            session="s", uptime_s=1, senses={"vision": camera}, windows=9, skipped=0, engine="e", eased=()
+        )
+        seen.statuses.append((at_s - 0.5 + gaps, status))
+    assert unexplained(seen, [], 0.5) == [f"{at_s:.1f} s: 1 samples of vision lost"]
+
+
+def test_a_frame_that_leaves_a_hole_in_its_window_is_a_gap(seen: Seen) -> None:
+    thin = msgspec.structs.replace(seen.windows[10][1].modalities.vision, coverage=0.9)
+    change(seen, 10, modalities=msgspec.structs.replace(seen.windows[10][1].modalities, vision=thin))
+    for index in range(10, len(seen.windows)):
+        change(seen, index, dropped=Lost(vision=4))
+    assert unexplained(seen, [], 0.5) == [f"{seen.windows[10][0]:.1f} s: 4 samples of vision lost"]

@@ -1,0 +1,163 @@
+"""Mischief: something bad that is done on purpose, every few seconds, to a session that runs.
+
+What is done, and to which process, is drawn from a seed, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import zmq
+
+from runtime import proc
+
+EVERY_S = (12.0, 25.0)  # between two faults
+STALL_S = 3.0
+LONG_STALL_S = 14.0  # longer than the supervisor's patience
+BURST_S, GAP_S = 2.0, 9.0  # how long the application itself is stopped
+MODULES = {"vision": "capture.camera", "audio": "capture.microphone", "text": "capture.transcript"}
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something bad that was done."""
+
+    at_s: float  # seconds since the beginning, on the clock of the one who did it
+    kind: str
+    sense: str = ""
+    media_ns: int = 0  # on the session's clock; only newer samples come from a process that is well again
+    over_s: float | None = None  # when it was taken back
+    well_s: float | None = None  # when the sense was in a window again, with fresh samples
+
+
+class Mischief:
+    """A thread that kills, stalls, floods and freezes until it is told to stop.
+
+    Args:
+        pid: of the application; its capture processes are found.
+        endpoint: of its stream.
+        now_s, media_ns: the time, on the bench's clock and on the session's.
+        until_s: no fault begins later.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        endpoint: str,
+        seed: int,
+        *,
+        now_s: Callable[[], float],
+        media_ns: Callable[[], int],
+        until_s: float,
+    ) -> None:
+        self.faults: list[Fault] = []
+        self._pid, self._endpoint = pid, endpoint
+        self._now_s, self._media_ns, self._until_s = now_s, media_ns, until_s
+        self._random = random.Random(seed)
+        self._over = threading.Event()
+        self._frozen: list[zmq.Socket[bytes]] = []
+        self._thread = threading.Thread(target=self._run, name="mischief")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take back what is being done, and end."""
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for socket in self._frozen:
+            socket.close(linger=0)
+
+    def _run(self) -> None:
+        kinds = [self._kill] * 4 + [self._stall] * 2 + [self._burst, self._gap, self._stall_long]
+        kinds += [self._noise, self._storm, self._freeze]
+        while not self._over.wait(self._random.uniform(*EVERY_S)) and self._now_s() <= self._until_s:
+            with contextlib.suppress(ProcessLookupError):  # it has just been restarted
+                self._random.choice(kinds)()
+
+    def _child(self) -> tuple[str, int]:
+        """A capture process that runs, by chance. Raises ProcessLookupError where there is none."""
+        running: dict[str, int] = {}
+        for pid in proc.children(self._pid):
+            words = proc.command(pid)
+            running |= {sense: pid for sense, module in MODULES.items() if module in words}
+        if not running:
+            raise ProcessLookupError
+        sense = self._random.choice(sorted(running))
+        return sense, running[sense]
+
+    def _begin(self, kind: str, sense: str = "") -> Fault:
+        fault = Fault(self._now_s(), kind, sense, self._media_ns())
+        self.faults.append(fault)
+        return fault
+
+    def _kill(self) -> None:
+        sense, pid = self._child()
+        fault = self._begin("killed", sense)
+        os.kill(pid, signal.SIGKILL)
+        fault.over_s = self._now_s()
+
+    def _stop(self, kind: str, sense: str, pid: int, seconds: float) -> None:
+        fault = self._begin(kind, sense)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self._over.wait(seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+            fault.over_s = self._now_s()
+
+    def _stall(self) -> None:
+        self._stop(f"stalled {STALL_S:g} s", *self._child(), STALL_S)
+
+    def _stall_long(self) -> None:
+        self._stop("stalled for good", *self._child(), LONG_STALL_S)
+
+    def _burst(self) -> None:
+        self._stop(f"application stopped {BURST_S:g} s", "", self._pid, BURST_S)
+
+    def _gap(self) -> None:
+        self._stop(f"application stopped {GAP_S:g} s", "", self._pid, GAP_S)
+
+    def _noise(self) -> None:
+        _, pid = self._child()
+        words = proc.command(pid)
+        if "--endpoint" not in words:
+            raise ProcessLookupError
+        pipe = words[words.index("--endpoint") + 1]
+        fault = self._begin("junk on a pipe")
+        intruder: zmq.Socket[bytes]
+        with zmq.Context.instance().socket(zmq.PUSH) as intruder:
+            intruder.setsockopt(zmq.LINGER, 500)
+            intruder.connect(pipe)
+            for _ in range(50):
+                intruder.send_multipart([b"\xc1 no message", os.urandom(64)])
+        fault.over_s = self._now_s()
+
+    def _storm(self) -> None:
+        fault = self._begin("200 subscribers come and go")
+        one: zmq.Socket[bytes]
+        for _ in range(200):
+            with zmq.Context.instance().socket(zmq.SUB) as one:
+                one.setsockopt(zmq.LINGER, 0)
+                one.connect(self._endpoint)
+                one.subscribe(b"emotion")
+        fault.over_s = self._now_s()
+
+    def _freeze(self) -> None:
+        fault = self._begin("a subscriber that never reads")
+        if len(self._frozen) > 4:
+            self._frozen.pop(0).close(linger=0)
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.connect(self._endpoint)
+        socket.subscribe(b"")
+        self._frozen.append(socket)
+        fault.over_s = self._now_s()

@@ -1,0 +1,47 @@
+"""Proc: what Linux says of a process from outside (proc(5)), for benchmarks; one that is gone spent 0."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+_GONE = FileNotFoundError, ProcessLookupError
+
+
+def children(pid: int) -> list[int]:
+    """The processes that any thread of this one started, and that run."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(*_GONE):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def command(pid: int) -> list[str]:
+    """Its command line; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except _GONE:
+        return []
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of all its threads, in user and kernel, seconds."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except _GONE:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_mb(pid: int) -> float:
+    """Resident set, megabytes of 10^6. Raises FileNotFoundError, ProcessLookupError."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB
+
+
+def open_files(pid: int) -> int:
+    """File descriptors. Raises FileNotFoundError, ProcessLookupError."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
