@@ -29,6 +29,7 @@ from runtime.dashboard.start import HOW_TO_GET, installed
 from runtime.stream import Emotion, SessionEnd, subscribe
 
 WARM_WINDOWS = 12  # before the clock starts: imports, the first second of a page
+ENDING_S = 30
 PAGE = "runtime.dashboard"
 HOW_LOOKED = ("no page", "a page, nobody looks", "a page, a browser looks")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio")
@@ -74,6 +75,8 @@ def _session(film: Path, seconds: float, endpoint: str, how: str, browser: str) 
         try:
             with _looking(browser, port) if how == HOW_LOOKED[2] else contextlib.nullcontext():
                 cost = _measured(live, seconds, endpoint)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                live.wait(ENDING_S)  # after its last message it still closes its page and its processes
         finally:
             if live.poll() is None:
                 live.kill()

@@ -284,7 +284,7 @@ def report(console: Console, seen: Seen, faults: list[Fault], minutes: float) ->
         "windows": f"{end.windows}, and {end.skipped} too old to be inferred",
         "memory, MB": f"{head:.1f} at first, {tail:.1f} in the end: {(tail / head - 1) * 100:+.1f} %",
         "open files": f"{warm[0][2]} at first, {warm[-1][2]} in the end, {max(r[2] for r in warm)} at most",
-        "overload": f"{sum(bool(s.eased) for _, s in seen.statuses)} of {len(seen.statuses)} seconds eased",
+        "overload": f"{sum(bool(s.eased) for _, s in seen.statuses)} of {len(seen.statuses)} status messages tell of something given up",
         "restarts": ", ".join(f"{name} {sense.restarts}" for name, sense in end.senses.items()),
         "samples lost": ", ".join(f"{name} {sense.dropped}" for name, sense in end.senses.items()),
         "overtaken": f"{sum(count for _, count in passed)} frames, beside no fault",
