@@ -284,7 +284,7 @@ def report(console: Console, seen: Seen, faults: list[Fault], minutes: float) ->
         "windows": f"{end.windows}, and {end.skipped} too old to be inferred",
         "memory, MB": f"{head:.1f} at first, {tail:.1f} in the end: {(tail / head - 1) * 100:+.1f} %",
         "open files": f"{warm[0][2]} at first, {warm[-1][2]} in the end, {max(r[2] for r in warm)} at most",
-        "overload": f"{sum(bool(s.eased) for _, s in seen.statuses)} of {len(seen.statuses)} status messages tell of something given up",
+        "overload": f"something given up in {_share(seen):.0%} of the status messages",
         "restarts": ", ".join(f"{name} {sense.restarts}" for name, sense in end.senses.items()),
         "samples lost": ", ".join(f"{name} {sense.dropped}" for name, sense in end.senses.items()),
         "overtaken": f"{sum(count for _, count in passed)} frames, beside no fault",
@@ -304,6 +304,11 @@ def report(console: Console, seen: Seen, faults: list[Fault], minutes: float) ->
         console.print(told, highlight=False)
     console.print(f"{len(gaps)} unexplained gaps")
     return not gaps and not late
+
+
+def _share(seen: Seen) -> float:
+    """Of the status messages, how many tell of something that was given up."""
+    return sum(bool(status.eased) for _, status in seen.statuses) / max(len(seen.statuses), 1)
 
 
 def _back_s(fault: Fault) -> float:
