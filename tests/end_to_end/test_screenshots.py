@@ -1,0 +1,54 @@
+"""The pictures of the page, made by the command that makes those of the README."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
+pytest.importorskip("selenium", reason="pip install selenium")
+
+
+def pictures(out: Path, *arguments: str, **variables: str) -> dict[str, npt.NDArray[np.uint8]]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = [sys.executable, "build/screenshots.py", "--out", str(out), *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=kept | variables, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return {path.stem: cv2.imread(str(path)) for path in out.iterdir()}
+
+
+def has_bars_in(picture: npt.NDArray[np.uint8], red: int, green: int, blue: int) -> bool:
+    """Whether one of the emotions' colours covers a bar's worth of the picture."""
+    near = (np.abs(picture.astype(int) - (blue, green, red)) < 12).all(2)
+    return int(near.sum()) > 2000
+
+
+def test_the_recording_is_pictured_light_dark_and_on_a_phone(tmp_path: Path) -> None:
+    made = pictures(tmp_path)
+    assert {name: picture.shape[1] for name, picture in made.items()} == {
+        "dashboard": 2560, "dashboard-dark": 2560, "dashboard-phone": 780,
+    }  # fmt: skip
+    assert made["dashboard"].mean() > 200 > 60 > made["dashboard-dark"].mean()
+    assert all(has_bars_in(picture, 0xF0, 0xE4, 0x42) for picture in made.values())  # happy
+
+
+def test_a_film_is_pictured_while_it_plays(tmp_path: Path, shared: Path) -> None:
+    made = pictures(
+        tmp_path,
+        "--film",
+        str(shared / "media/face_and_speech.mp4"),
+        EMOTION_ASSETS=str(shared / "models"),
+    )
+    assert list(made) == ["dashboard-film"]
+    assert has_bars_in(made["dashboard-film"], 0xD5, 0x5E, 0x00)  # angry
