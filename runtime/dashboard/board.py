@@ -26,6 +26,7 @@ from runtime.stream import (
 
 HISTORY_S = 60.0
 WORDS_KEPT = 400
+SEEN_S = 2.0  # an older face or picture is none of now
 SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
 SENSES = ("vision", "audio", "text")
 
@@ -54,14 +55,15 @@ class Board:
         self.begin: SessionBegin | None = None
         self.senses: dict[str, SenseStatus] = {}
         self.windows: int | None = None
+        self.status: StatusMessage | None = None
         self.event = ""
         self.over = ""  # why the session ended
         self.words: tuple[Word | Said, ...] | None = None  # None: the stream tells only how many
         self.heard_s: float | None = None
+        self._published_ns = 0  # of the newest window, when it came first
         self.face: Face | None = None
+        self.faced_s = self.pictured_s = 0.0  # when the face and the picture came
         self.picture: Picture | None = None
-        self.pictured_s = 0.0  # when the picture came
-        self.glances = 0  # faces and pictures so far, drawn apart from the rest: there are more of them
 
     def update(self, message: Message, at_s: float | None = None) -> None:
         """Take in a message that was heard at ``at_s`` (default: now)."""
@@ -77,14 +79,16 @@ class Board:
             case Emotion():
                 self._take(message, at_s)
             case SessionBegin():
-                self.begin, self.over = message, ""
+                if self.over:
+                    self._clear(message.session)  # the demo's loop: the same name, and a new session
+                self.begin = message
                 if self.words is None and message.config.get("share_words"):
                     self.words = ()
             case Transcript():
                 committed = tuple(word for word in self.words or () if word.committed)
                 self.words = (committed + message.words)[-WORDS_KEPT:]
             case StatusMessage():
-                self.senses, self.windows = message.senses, message.windows
+                self.senses, self.windows, self.status = message.senses, message.windows, message
                 self.event = self.event if message.event is UNSET else message.event
             case SessionEnd():
                 self.senses, self.windows = message.senses, message.windows
@@ -102,14 +106,22 @@ class Board:
         """The time on the session's capture clock, as far as its last window tells; None before any."""
         if not self.history:
             return None
-        last = self.history[-1]
-        return last.emotion.time.published_ns + round((self.now_s() - last.at_s) * 1e9)
+        return self._published_ns + round((self.now_s() - self.history[-1].at_s) * 1e9)
+
+    @property
+    def face_now(self) -> Face | None:
+        """The face, unless it was seen too long ago: a camera that is gone does not go on smiling."""
+        return self.face if self.now_s() - self.faced_s < SEEN_S else None
+
+    @property
+    def picture_now(self) -> Picture | None:
+        """The picture, unless it is of some time ago."""
+        return self.picture if self.now_s() - self.pictured_s < SEEN_S else None
 
     def _glance(self, message: Face | Picture | Sound, at_s: float) -> None:
-        self.glances += 1
         match message:
             case Face():
-                self.face = message
+                self.face, self.faced_s = message, at_s
             case Picture():
                 self.picture, self.pictured_s = message, at_s
             case Sound():
@@ -119,6 +131,7 @@ class Board:
         newest = self.emotion is None or emotion.time.end_ns >= self.emotion.time.end_ns
         if emotion.revises is None:
             self.history.append(Moment(at_s, emotion))
+            self._published_ns = emotion.time.published_ns  # a revision is published later than it was heard
             newest = True  # also when its time is earlier: a demo begins again
         else:
             for index, moment in enumerate(self.history):
@@ -134,3 +147,4 @@ class Board:
         self.history.clear()
         self.words = self.face = self.picture = None
         self.senses, self.windows, self.event, self.over = {}, None, "", ""
+        self.status = None

@@ -43,6 +43,13 @@ def attrs(element: Element, **attributes: str) -> None:
         element.props.update(new)
 
 
+def without(element: Element, name: str) -> None:
+    """Take an attribute away: what is not known is not told as zero."""
+    if name.replace("_", "-") in element.props:
+        del element.props[name.replace("_", "-")]
+        element.update()
+
+
 def styles(element: Element, **properties: str) -> None:
     """Set CSS properties; an underscore stands for a hyphen."""
     new = {name.replace("_", "-"): value for name, value in properties.items()}

@@ -17,7 +17,6 @@ from runtime.stream import Face, Head, Picture
 
 WIDTH, HEIGHT = 200, 216
 CENTRE = (100.0, 106.0)
-PICTURE_S = 2.0  # an older picture is none of now
 DOT = 0.004  # of the picture's width: a landmark
 HOW_TO_SHARE = "The stream does not share the face: start it with --share-face (the camera: --share-raw)."
 
@@ -128,22 +127,24 @@ class FacePanel:
                     self._dots = box("landmarks", "path")
             self._note = text("", "muted small")
         self._shown: object = None
+        self._pictured: object = None
 
     def show(self, board: Board) -> None:
-        face, picture = board.face, board.picture
-        fresh = picture is not None and board.now_s() - board.pictured_s < PICTURE_S
-        swap(self._seen, not fresh, "gone")
-        swap(self._drawn, fresh or face is None, "gone")
-        if fresh and picture is not None:
+        face, picture = board.face_now, board.picture_now
+        swap(self._seen, picture is None, "gone")
+        swap(self._drawn, picture is not None or face is None, "gone")
+        if picture is not None and picture is not self._pictured:
+            self._pictured = picture
             self._show_camera(picture)
         if face is None:
             shared = board.begin is None or board.begin.config.get("share_face")
-            say(self._note, "" if fresh else "no face yet" if shared else HOW_TO_SHARE)
+            missing = "no face yet" if board.face is None else "no face is seen any more"
+            say(self._note, "" if picture is not None else missing if shared else HOW_TO_SHARE)
             return
         swap(self._card, not face.present, "away")
         note = spoken(face) if face.present else "no face in view"
         say(self._note, note)
-        if not fresh and face.present and face is not self._shown:
+        if picture is None and face.present and face is not self._shown:
             self._shown = face
             self._show_drawing(draw(face), note)
         elif not face.present:

@@ -10,7 +10,7 @@ from nicegui.element import Element
 
 from runtime.colours import OTHER
 from runtime.dashboard.board import Board, Moment
-from runtime.dashboard.drawing import attrs, box, card, colour, say, styles, swap, text
+from runtime.dashboard.drawing import attrs, box, card, colour, say, styles, swap, text, without
 from runtime.dashboard.phrases import state
 
 GAP_S = 3.0  # between two windows that a line joins
@@ -74,16 +74,25 @@ class FeltPanel:
                 swap(row.name, label == top, "strong")
                 swap(row.share, label == top, "strong")
                 styles(row.fill, width=f"{score:.1%}")
-                attrs(row.meter, aria_valuenow=f"{score * 100:.0f}")
+                if label in scores:
+                    attrs(row.meter, aria_valuenow=f"{score * 100:.0f}")
+                else:
+                    without(row.meter, "aria_valuenow")
                 say(row.share, f"{score:.0%}" if label in scores else "–")
-            attrs(row.past, d=_area([(at_s, _height(moment, label)) for moment, at_s in shown], self._span_s))
+            heights = [(at_s, _height(moment, label)) for moment, at_s in shown]
+            drawn = _line(heights, self._span_s) if label == "sentiment" else _area(heights, self._span_s)
+            attrs(row.past, d=drawn)
 
     def _headline(self, board: Board, top: str, scores: dict[str, float]) -> None:
         assert board.emotion is not None
         emotion = board.emotion
         value = "" if emotion.sentiment is UNSET else f"{emotion.sentiment.value:+.2f}"
         say(self._top, top or value or "nothing")
-        say(self._share, f"{scores[top]:.0%}" if top else "")
+        scale = (
+            "" if emotion.sentiment is UNSET else "sentiment, {:+g} to {:+g}".format(*emotion.sentiment.scale)
+        )
+        say(self._share, f"{scores[top]:.0%}" if top else scale)
+        swap(self._top, emotion.state == "abstain", "unsure")  # a best guess must not look like an answer
         say(self._state_word, WORDS[emotion.state])
         say(self._state_line, state(emotion))
         for name in WORDS:
@@ -106,8 +115,10 @@ class FeltPanel:
                 with box("felt-row"):
                     name = text(label, "name")
                     meter = box("track", role="meter", aria_label=label)
-                    attrs(meter, aria_valuemin="0", aria_valuemax="100", aria_valuenow="0")
+                    attrs(meter, aria_valuemin="0", aria_valuemax="100")
                     with meter:
+                        if label == "sentiment":
+                            box("zero", aria_hidden="true")
                         fill = box("fill")
                         styles(fill, background_color=hue, width="0%")
                     share = text("", "share")
@@ -115,7 +126,12 @@ class FeltPanel:
                         "past", "svg", role="img", aria_label=f"{label}, last {self._span_s:.0f} seconds"
                     ) as plot:
                         attrs(plot, viewBox=f"0 0 {PLOT_W} {PLOT_H}", preserveAspectRatio="none")
-                        past = box("", "path", d="M0 0", fill=hue)
+                        if label == "sentiment":
+                            box("zero", "path", d=f"M0 {PLOT_H / 2:g} H{PLOT_W}")
+                            past = box("line", "path", d="M0 0")
+                            styles(past, stroke=hue)
+                        else:
+                            past = box("", "path", d="M0 0", fill=hue)
                 self._rows[label] = _Row(name, meter, fill, share, past)
 
 
@@ -134,6 +150,22 @@ def _height(moment: Moment, label: str) -> float | None:
 
 def _area(points: list[tuple[float, float | None]], span_s: float) -> str:
     """The SVG path of a history: seconds before now (negative), heights 0..1; broken where there is none."""
+    parts = []
+    for run in _runs([(at_s, None if h is None else max(h, 0.02)) for at_s, h in points], span_s):
+        line = " ".join(f"L{x:.1f} {y:.1f}" for x, y in run)
+        right = min(max(run[-1][0], run[0][0] + 1.0), float(PLOT_W))
+        parts.append(f"M{run[0][0]:.1f} {PLOT_H} {line} L{right:.1f} {PLOT_H} z")
+    return " ".join(parts) or "M0 0"
+
+
+def _line(points: list[tuple[float, float | None]], span_s: float) -> str:
+    """The same as a line: of a value that may lie on both sides of zero."""
+    runs = _runs(points, span_s)
+    return " ".join("M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in run) for run in runs) or "M0 0"
+
+
+def _runs(points: list[tuple[float, float | None]], span_s: float) -> list[list[tuple[float, float]]]:
+    """Places in the plot, broken where nothing was said."""
     runs: list[list[tuple[float, float]]] = []
     last_s: float | None = None
     for at_s, height in points:
@@ -142,11 +174,6 @@ def _area(points: list[tuple[float, float | None]], span_s: float) -> str:
             continue
         if last_s is None or at_s - last_s > GAP_S:
             runs.append([])
-        runs[-1].append(((at_s / span_s + 1) * PLOT_W, PLOT_H - max(height, 0.02) * PLOT_H))
+        runs[-1].append(((at_s / span_s + 1) * PLOT_W, PLOT_H - height * PLOT_H))
         last_s = at_s
-    parts = []
-    for run in runs:
-        line = " ".join(f"L{x:.1f} {y:.1f}" for x, y in run)
-        right = min(max(run[-1][0], run[0][0] + 1.0), float(PLOT_W))
-        parts.append(f"M{run[0][0]:.1f} {PLOT_H} {line} L{right:.1f} {PLOT_H} z")
-    return " ".join(parts) or "M0 0"
+    return runs

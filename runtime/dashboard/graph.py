@@ -25,15 +25,21 @@ class GraphPanel:
 
     def __init__(self) -> None:
         with card("Distillation", "distillation", "who teaches whom; thicker is stronger"):
-            with box("graphs"):
+            with box("graphs") as self._both:
                 self._graphs = {kind: _Graph(kind) for kind in KINDS}
-            self._none = text("this network publishes no edges", "muted")
+            self._none = text("", "muted")
 
     def show(self, board: Board) -> None:
         emotion = board.emotion
         edges = None if emotion is None or not emotion.distillation else emotion.distillation
         swap(self._none, emotion is None or edges is not None, "gone")
+        swap(self._both, edges is None and emotion is not None, "gone")
         if emotion is None or edges is None:
+            ever = any(moment.emotion.distillation for moment in board.history)
+            say(
+                self._none,
+                "no edges: there is nothing to go by" if ever else "this network publishes no edges",
+            )
             return
         present = {name: getattr(emotion.modalities, name).present for name in SENSES}
         for kind, graph in self._graphs.items():

@@ -71,7 +71,6 @@ class Page:
                     self._marker_card()
                     health = HealthPanel()
                 words = WordsPanel()
-            self._glances = -1
             self._panels = (felt, senses, words, graph, latency, health)
         ui.keyboard(self._key, repeating=False, ignore=[])
         self._redraw()
@@ -85,9 +84,7 @@ class Page:
         position = None if self._player is None else self._player.position_s
         if self._player is not None and position is not None:
             self._follow(self._player, position)
-        if board.glances != self._glances or position is not None:
-            self._glances = board.glances
-            self._face.show(board)
+        self._face.show(board)  # also when nothing came: a face grows old
         if (board.session, board.version, position) == self._drawn:
             return
         self._drawn = (board.session, board.version, position)

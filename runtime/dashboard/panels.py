@@ -9,7 +9,7 @@ from nicegui.element import Element
 from runtime.dashboard.board import SENSES, Board
 from runtime.dashboard.drawing import attrs, box, card, colour, say, styles, swap, text
 from runtime.dashboard.phrases import ICONS, NAMES, PROCESSES, reason, says, tenths
-from runtime.stream import Modality
+from runtime.stream import Modality, StatusMessage
 
 SEGMENTS = {  # in the order in which they happen; Okabe and Ito's colours
     "capture": "#56B4E9",
@@ -147,7 +147,8 @@ class HealthPanel:
             self._detail = text("", "muted small")
             with box("facts", "dl"):
                 self._engine, self._windows = _fact("engine"), _fact("windows")
-                self._network, self._event = _fact("network"), _fact("last event")
+                self._network, self._late = _fact("network"), _fact("late words")
+                self._eased, self._event = _fact("given up now"), _fact("last event")
             with box("passed", "details") as self._passed_over:
                 with box("", "summary"):
                     self._passed_count = text("", "inline-text")
@@ -174,9 +175,11 @@ class HealthPanel:
             model = emotion.model
             say(self._engine, f"{model.engine}, {model.precision}")
             say(self._network, f"{model.name} ({model.hash})")
-            windows = emotion.seq + 1 if board.windows is None else board.windows
-            say(self._windows, f"{windows}, dropped {emotion.dropped.windows}")
-            swap(self._windows, emotion.dropped.windows > 0, "warn")
+            dropped = emotion.dropped.windows if board.status is None else board.status.skipped
+            windows = "" if board.windows is None else f"{board.windows}, "
+            say(self._windows, f"{windows}dropped {dropped}")
+            swap(self._windows, dropped > 0, "warn")
+        self._show_load(board.status)
         begin = board.begin
         passed = {} if begin is None or begin.passed_over is UNSET else begin.passed_over
         engines = "engine does" if len(passed) == 1 else "engines do"
@@ -188,6 +191,19 @@ class HealthPanel:
         swap(self._passed_over, not passed, "gone")
         say(self._event, board.event)
         swap(self._event, not board.event, "gone")
+
+    def _show_load(self, status: StatusMessage | None) -> None:
+        """What is given up because the machine cannot keep up, and what late words changed."""
+        eased = "" if status is None else ", ".join(status.eased)
+        say(self._eased, eased)
+        swap(self._eased, bool(eased), "warn")
+        revised = UNSET if status is None else status.revised
+        late = ""
+        if revised is not UNSET:
+            late = f"{revised.windows} windows published again, {revised.answer_changed} with another answer"
+        say(self._late, late)
+        for fact in (self._eased, self._late):
+            swap(fact, not fact.text, "gone")
 
     @staticmethod
     def _cell() -> ui.label:

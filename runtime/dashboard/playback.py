@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from capture.features import vision
 from capture.messages import FeatureBlock, Picture, Status, Word, Words
 from capture.rate_cap import RateCap
-from runtime.dashboard.board import HISTORY_S, Board
+from runtime.dashboard.board import HISTORY_S, WORDS_KEPT, Board
 from runtime.dashboard.film import Film
 from runtime.recording import Recording, RecordingError
 from runtime.sharing import FACE_HZ, face
@@ -55,10 +56,13 @@ class Playback:
                 f"make them with python -m runtime.live --replay {recording.path}"
             )
         self._emotions.sort(key=lambda pair: pair[0])
+        firsts = (emotion.revises is None for _, emotion in self._emotions)
+        self._first_ones = [0, *accumulate(firsts)]  # windows up to each message: a revision is none
         self._faces: list[tuple[float, npt.NDArray[np.float32]]] = []
         self._cap = RateCap(FACE_HZ)
         self._film = Film()
-        self._words: list[tuple[float, tuple[Word, ...]]] = [(self.start_s, ())]
+        self._said: list[Word] = []  # committed words
+        self._words: list[tuple[float, int, tuple[Word, ...]]] = []  # how many of them then, and provisional
         self._senses: dict[str, list[tuple[float, SenseStatus]]] = {}  # a film's streams are not in step
         for arrival in recording.arrivals():
             stamp = arrival.message.stamp
@@ -82,13 +86,21 @@ class Playback:
             for name, moments in self._senses.items()
             if (at := bisect_right(moments, now_s, key=lambda pair: pair[0]))
         }
-        board.words = self._words[bisect_right(self._words, now_s, key=lambda pair: pair[0]) - 1][1]
-        board.windows = end
-        board.face = self._face(now_s)
+        board.words = self._heard(now_s)
+        board.windows = self._first_ones[end]
+        board.face, board.faced_s = self._face(now_s), now_s
         if (seen := self._film.at(now_s)) is not None:
             board.pictured_s, board.picture = seen
         board.heard_s = None  # a recording is never silent
         return board
+
+    def _heard(self, now_s: float) -> tuple[Word, ...]:
+        """The last words that were committed by then, and the provisional ones of then."""
+        index = bisect_right(self._words, now_s, key=lambda entry: entry[0])
+        if not index:
+            return ()
+        _, count, provisional = self._words[index - 1]
+        return (*self._said[max(count - WORDS_KEPT, 0) : count], *provisional)
 
     def _face(self, now_s: float) -> Face | None:
         """The face that was seen last, if that was not long ago."""
@@ -101,9 +113,11 @@ class Playback:
     def _arrive(self, t_s: float, message: object) -> None:
         match message:
             case Words(words=words):
-                committed = tuple(word for word in self._words[-1][1] if word.committed)
-                if words or len(committed) != len(self._words[-1][1]):
-                    self._words.append((t_s, committed + words))
+                self._said += (word for word in words if word.committed)
+                provisional = tuple(word for word in words if not word.committed)
+                news = len(self._said), provisional
+                if not self._words or self._words[-1][1:] != news:
+                    self._words.append((t_s, *news))
             case FeatureBlock(spec=spec, times_ns=times_ns, values=values) if spec == vision.SPEC.hash:
                 for t_ns, vector in zip(times_ns.tolist(), values, strict=True):
                     if len(vector) == vision.SPEC.dim and self._cap.passes(t_ns):

@@ -471,6 +471,10 @@ def test_a_sentiment_is_a_line_an_absent_sense_says_why_and_silence_is_told(
         assert "publishes no edges" in browser.named('Distillation"][class~="card').text
         meter = browser.named('sentiment"][role="meter')
         assert meter.get_attribute("aria-valuenow") == "-1.50"
+        assert "sentiment, -3 to +3" in browser.all(".top-share")[0].text
+        assert len(browser.all(".past .zero")) == 1
+        heights = re.findall(r" (\d+\.\d)", browser.all(".past .line")[0].get_attribute("d"))
+        assert set(heights) == {"21.0"}, "a quarter of the plot's 28 above its floor"
         until(lambda: "nothing heard for" in browser.all(".pulse")[0].text, "silence")
 
 

@@ -1,0 +1,84 @@
+"""Board: what the page shows of a stream, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from runtime.plan import DEMO
+from runtime.recording import Recording
+from runtime.stream import Emotion, Face, Picture, Said, SessionBegin, SessionEnd, Transcript, decode
+
+pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
+
+from runtime.dashboard.board import SEEN_S, Board
+
+FACE = Face(session="demo", seq=0, t_ns=0, present=True, blendshapes={"jawOpen": 0.5})
+PICTURE = Picture(session="demo", t_ns=0, width=4, height=3, jpeg=b"", landmarks=())
+
+
+@pytest.fixture(scope="module")
+def emotion() -> Emotion:
+    message = decode(next(iter(Recording.open(DEMO).emotions()))[1])
+    assert isinstance(message, Emotion)
+    return msgspec.structs.replace(message, revises=None)
+
+
+def test_a_camera_that_is_gone_does_not_go_on_smiling() -> None:
+    now_s = 100.0
+    board = Board(lambda: now_s)
+    board.update(FACE)
+    board.update(PICTURE)
+    assert board.face_now == FACE and board.picture_now == PICTURE
+    now_s += SEEN_S
+    assert board.face_now is None and board.picture_now is None
+
+
+def test_another_session_shows_nobody_of_the_one_before(emotion: Emotion) -> None:
+    board = Board(lambda: 100.0)
+    board.update(FACE)
+    board.update(msgspec.structs.replace(emotion, session="other"))
+    assert board.face_now is None and board.session == "other"
+
+
+def test_a_session_of_the_same_name_begins_with_nothing_said(begun: SessionBegin, ended: SessionEnd) -> None:
+    board = Board(lambda: 100.0)
+    word = Said(text="ask", start_ns=0, end_ns=1, committed=True)
+    said = Transcript(session="demo", seq=0, until_ns=1, words=(word,))
+    for message in (begun, said, begun):  # a late joiner's repetition takes nothing away
+        board.update(message)
+    assert board.words == (word,)
+    board.update(ended)
+    assert board.words == (word,) and board.over
+    board.update(begun)
+    assert not board.words and not board.over
+
+
+def test_a_revision_does_not_turn_the_clock_back_or_forward(emotion: Emotion) -> None:
+    now_s = 100.0
+    board = Board(lambda: now_s)
+    board.update(emotion)
+    now_s += 1.5
+    late_ns = emotion.time.published_ns + 1_500_000_000
+    again = msgspec.structs.replace(emotion.time, published_ns=late_ns)
+    board.update(msgspec.structs.replace(emotion, seq=emotion.seq + 1, revises=emotion.seq, time=again))
+    assert board.now_ns() == late_ns
+    assert len(board.history) == 1 and board.history[0].emotion.revises == emotion.seq
+
+
+@pytest.fixture
+def begun(emotion: Emotion) -> SessionBegin:
+    return SessionBegin(
+        session="demo",
+        started="2026-11-25T12:00:00.000Z",
+        clock="media",
+        config={"share_words": True},
+        model=emotion.model,
+        streams={},
+        software="0.1.0",
+    )
+
+
+@pytest.fixture
+def ended() -> SessionEnd:
+    return SessionEnd(session="demo", reason="end of input", duration_s=1.0, windows=2, skipped=0, senses={})
