@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from msgspec import UNSET
 from rich.bar import Bar
+from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
@@ -30,7 +30,9 @@ from runtime.stream import (
 STATES = {"ok": "green", "degraded": "yellow", "abstain": "dim"}
 SENSES = ("vision", "audio", "text")
 WORDS_KEPT = 100
+HEIGHTS = "▁▂▃▄▅▆▇█"
 HISTORY = 200  # windows in the strip of top emotions, as far as the terminal is wide
+SEEN_S = 2.0  # an older face is none of now
 SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
 
 
@@ -47,18 +49,24 @@ class StreamView:
     ) -> None:
         self._waiting, self._now_s = waiting, now_s
         self._heard_s: float | None = None
+        self._clear("")
+
+    def _clear(self, session: str) -> None:
+        """Begin anew. What is drawn is replaced as a whole: another thread draws it meanwhile."""
+        self._session, self._over, self._event = session, "", ""
         self._emotion: Emotion | None = None
         self._status: StatusMessage | None = None
-        self._session = ""
-        self._over = ""
-        self._event = ""
+        self._begin: SessionBegin | None = None
         self._said: tuple[Said, ...] = ()
         self._face: Face | None = None
-        self._tops: deque[tuple[int, str | None]] = deque(maxlen=HISTORY)  # end of the window, top emotion
+        self._faced_s = 0.0
+        self._past: tuple[Emotion, ...] = ()  # the windows of the history, each as it was said last
 
     def update(self, message: Message) -> None:
         """Take in a message; the next rendering shows it."""
-        self._session, self._heard_s = message.session, self._now_s()
+        if message.session != self._session or (isinstance(message, SessionBegin) and self._over):
+            self._clear(message.session)  # nothing of the person before
+        self._heard_s = self._now_s()
         match message:
             case Emotion():
                 self._take(message)
@@ -66,28 +74,26 @@ class StreamView:
                 self._status = message
                 self._event = self._event if message.event is UNSET else message.event
             case SessionBegin():
-                self._over = ""
+                self._begin = message
             case SessionEnd():
                 self._over = message.reason
             case Transcript(words=words):
                 committed = tuple(word for word in self._said if word.committed)
                 self._said = (committed + words)[-WORDS_KEPT:]
             case Face():
-                self._face = message
+                self._face, self._faced_s = message, self._now_s()
             case _:
                 pass  # a terminal shows no picture and plays no sound
 
     def _take(self, emotion: Emotion) -> None:
-        past = emotion.time.end_ns, None if emotion.emotions is UNSET else emotion.emotions.top
         if emotion.revises is None:
             self._emotion = emotion
-            self._tops.append(past)
+            self._past = (*self._past[1 - HISTORY :], emotion)
             return
         if self._emotion is not None and self._emotion.time.end_ns == emotion.time.end_ns:
             self._emotion = emotion
-        for index, (end_ns, _) in enumerate(self._tops):
-            if end_ns == emotion.time.end_ns:
-                self._tops[index] = past
+        ends = emotion.time.end_ns
+        self._past = tuple(emotion if one.time.end_ns == ends else one for one in self._past)
 
     def __rich__(self) -> RenderableType:
         emotion, parts = self._emotion, list[RenderableType]()
@@ -99,19 +105,47 @@ class StreamView:
             title.append(emotion.state, style=STATES[emotion.state])
             parts.append(_felt(emotion))
             if emotion.emotions is not UNSET:
-                parts.append(_Strip([top for _, top in self._tops], emotion.emotions.labels))
+                parts.append(_Strip(self._past, emotion.emotions.labels))
+            elif emotion.sentiment is not UNSET:
+                parts.append(_Line(self._past))
             parts += [Text(), _senses(emotion)]
-            if self._face is not None and self._face.present:
-                parts.append(Text(f"face     {spoken(self._face)}", no_wrap=True, overflow="ellipsis"))
+            face, seen_s = self._face, self._now_s() - self._faced_s
+            if face is not None and face.present and seen_s < SEEN_S:
+                parts.append(Text(f"face     {spoken(face)}", no_wrap=True, overflow="ellipsis"))
             if self._said:
                 parts += [Text(), _Transcript(self._said)]
             if emotion.distillation is not UNSET:
                 parts += [Text(), _teachers(emotion)]
-            parts += [Text(), _foot(emotion)]
+            parts += [Text(), _foot(emotion), *self._health()]
         parts += [Text(line, style="yellow") for line in self._trouble()]
         return Panel(
             Group(*parts), title=title, subtitle=Text(f"ended: {self._over}") if self._over else None
         )
+
+    def _health(self) -> list[Text]:
+        """Counts, what is given up now, what late words changed, and what is not shared."""
+        status, begin, lines = self._status, self._begin, list[Text]()
+        if status is not None:
+            counts = [f"{status.windows} windows"]
+            restarts = sum(sense.restarts for sense in status.senses.values())
+            counts += [f"{restarts} restarts"] if restarts else []
+            if status.revised is not UNSET:
+                counts.append(
+                    f"late words changed {status.revised.answer_changed} of {status.revised.windows}"
+                )
+            lines.append(Text(" · ".join(counts), style="dim"))
+            if status.eased:
+                lines.append(Text(f"given up to keep up: {', '.join(status.eased)}", style="yellow"))
+        if begin is not None:
+            if begin.passed_over is not UNSET:
+                lines.append(
+                    Text(f"faster engines that do not run here: {', '.join(begin.passed_over)}", "dim")
+                )
+            hidden = [name for name in ("words", "face") if not begin.config.get(f"share_{name}")]
+            if hidden:
+                how = " ".join(f"--share-{name}" for name in hidden)
+                lines.append(Text(f"not shared: {' and '.join(hidden)} ({how})", style="dim"))
+        return lines
 
     def _trouble(self) -> list[str]:
         lines = []
@@ -146,17 +180,44 @@ class _Transcript:
 
 
 class _Strip:
-    """The top emotions of the past windows, the newest at the right: a letter each, and its colour."""
+    """The top emotions of the past windows, the newest at the right: a letter each, and its colour.
 
-    def __init__(self, tops: Sequence[str | None], labels: Sequence[str]) -> None:
-        self._tops, self._letters = tops, _letters(labels)
+    A window that abstains has its best guess without a colour.
+    """
+
+    def __init__(self, past: Sequence[Emotion], labels: Sequence[str]) -> None:
+        self._past, self._letters = past, _letters(labels)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = max(options.max_width - 9, 1)
         strip = Text("past     ", no_wrap=True, overflow="crop")
-        for top in self._tops[-room:]:
-            strip.append(self._letters.get(top or "", "·"), style=_colour(top) if top else "dim")
+        for emotion in self._past[-room:]:
+            top = "" if emotion.emotions is UNSET else emotion.emotions.top
+            sure = top and emotion.state != "abstain"
+            strip.append(self._letters.get(top, "·"), style=_colour(top) if sure else "dim")
         yield strip
+
+
+class _Line:
+    """The sentiment of the past windows, the newest at the right: low and dark to high and bright."""
+
+    def __init__(self, past: Sequence[Emotion]) -> None:
+        self._past = past
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = max(options.max_width - 9, 1)
+        line = Text("past     ", no_wrap=True, overflow="crop")
+        for emotion in self._past[-room:]:
+            if emotion.sentiment is UNSET:
+                line.append("·", style="dim")
+                continue
+            low, high = emotion.sentiment.scale
+            share = min(max((emotion.sentiment.value - low) / (high - low), 0.0), 1.0)
+            line.append(
+                HEIGHTS[round(share * (len(HEIGHTS) - 1))],
+                style="dim" if emotion.state == "abstain" else OTHER,
+            )
+        yield line
 
 
 def _letters(labels: Sequence[str]) -> dict[str, str]:
@@ -224,17 +285,18 @@ def reason(sense: Modality) -> str:
 
 
 def _teachers(emotion: Emotion) -> RenderableType:
-    """The edges of each GD-Unit, the strongest first, as many as the terminal is wide."""
+    """The edges of each GD-Unit, the strongest first, over as many lines as they need."""
     assert emotion.distillation is not UNSET
-    lines = []
+    table = Table.grid(padding=(0, 0))
+    table.add_column(width=9)
     for kind, edges in (("homo", emotion.distillation.homo), ("hetero", emotion.distillation.hetero)):
-        line = Text(f"{kind:9}", no_wrap=True, overflow="ellipsis")
-        for strength, edge in sorted(zip(edges, emotion.distillation.order, strict=True), reverse=True):
-            line.append(
-                f"{edge.replace('->', '→')} {strength:.0%}   ", style="" if strength >= 0.1 else "dim"
-            )
-        lines.append(line)
-    return Group(*lines)
+        ranked = sorted(zip(edges, emotion.distillation.order, strict=True), reverse=True)
+        said = [
+            Text(f"{edge.replace('->', '→')} {strength:.0%}", "" if strength >= 0.1 else "dim")
+            for strength, edge in ranked
+        ]
+        table.add_row(kind, Columns(said, padding=(0, 2)))
+    return table
 
 
 def _foot(emotion: Emotion) -> Text:

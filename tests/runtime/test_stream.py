@@ -483,6 +483,58 @@ def test_the_view_shows_sentiment_and_a_window_with_nothing_in_it() -> None:
     assert "nothing to go by" in rendered(view, 60)
 
 
+def test_the_view_shows_the_past_of_a_sentiment_from_low_to_high() -> None:
+    view = StreamView()
+    for value in (-3.0, -1.2, 0.2, 3.0):
+        view.update(
+            msgspec.structs.replace(REGRESSION, sentiment=stream.Sentiment(value=value, scale=(-3, 3)))
+        )
+    assert "past     ▁▃▅█" in rendered(view, 60)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_every_edge_is_readable_however_narrow_the_terminal_is(width: int) -> None:
+    view = StreamView()
+    message = emotion()
+    view.update(message)
+    text, edges = rendered(view, width), message.distillation
+    assert edges is not msgspec.UNSET
+    for name in edges.order:
+        assert text.count(f"{name.replace('->', '→')} ") == 2
+
+
+def test_the_view_forgets_the_person_before_when_another_session_begins_or_the_same_one_anew() -> None:
+    now_s = 0.0
+    view = StreamView(now_s=lambda: now_s)
+    said = stream.Said(text="ask", start_ns=0, end_ns=1, committed=True)
+    words = stream.Transcript(session="lab", seq=0, until_ns=1, words=(said,))
+    face = stream.Face(session="lab", seq=0, t_ns=0, present=True, blendshapes={"jawOpen": 0.5})
+    for message in (emotion(), words, face):
+        view.update(message)
+    assert "jaw open 50%" in rendered(view, 80) and "ask" in rendered(view, 80)
+    now_s = 3.0
+    assert "jaw open" not in rendered(view, 80), "an old face is none of now"
+    for following in ((end(), begin(), emotion()), (msgspec.structs.replace(emotion(), session="den"),)):
+        for message in (words, *following):
+            view.update(message)
+        assert "ask" not in rendered(view, 80)
+
+
+def test_the_view_counts_and_says_what_is_given_up_and_what_is_not_shared() -> None:
+    view = StreamView()
+    passed_over = {"tensorrt": "tensorrt is not installed"}
+    easing = msgspec.structs.replace(status(), eased=("fewer faces a second",))
+    for message in (emotion(), msgspec.structs.replace(begin(), passed_over=passed_over), easing):
+        view.update(message)
+    text = rendered(view, 100)
+    assert f"{easing.windows} windows" in text
+    assert "given up to keep up: fewer faces a second" in text
+    assert (
+        "do not run here: tensorrt" in text
+        and "not shared: words and face (--share-words --share-face)" in text
+    )
+
+
 def test_a_stalled_stream_is_not_shown_as_a_live_one() -> None:
     now_s = 0.0
     view = StreamView(now_s=lambda: now_s)
@@ -494,9 +546,10 @@ def test_a_stalled_stream_is_not_shown_as_a_live_one() -> None:
 
 def test_names_from_the_stream_are_no_markup() -> None:
     view, totals = StreamView(), Totals()
-    for message in (emotion(), status("[/y]"), msgspec.structs.replace(end(), session="[/x]", reason="[/z]")):
-        view.update(message)
-        totals.update(message)
+    for message in (emotion(), status("[/y]"), msgspec.structs.replace(end(), reason="[/z]")):
+        named = msgspec.structs.replace(message, session="[/x]")
+        view.update(named)
+        totals.update(named)
     assert all(name in rendered(view, 80) for name in ("[/x]", "[/y]", "[/z]"))
     assert "[/z]" in rendered(summary(totals), 80)
 
