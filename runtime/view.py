@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runtime.colours import COLOURS, OTHER
+from runtime.colours import OTHER, palette
 from runtime.dashboard.phrases import spoken
 from runtime.stream import (
     Emotion,
@@ -186,7 +186,7 @@ class _Strip:
     """
 
     def __init__(self, past: Sequence[Emotion], labels: Sequence[str]) -> None:
-        self._past, self._letters = past, _letters(labels)
+        self._past, self._letters, self._colours = past, _letters(labels), palette(labels)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = max(options.max_width - 9, 1)
@@ -194,7 +194,7 @@ class _Strip:
         for emotion in self._past[-room:]:
             top = "" if emotion.emotions is UNSET else emotion.emotions.top
             sure = top and emotion.state != "abstain"
-            strip.append(self._letters.get(top, "·"), style=_colour(top) if sure else "dim")
+            strip.append(self._letters.get(top, "·"), style=self._colours.get(top, OTHER) if sure else "dim")
         yield strip
 
 
@@ -229,23 +229,19 @@ def _letters(labels: Sequence[str]) -> dict[str, str]:
     return letters
 
 
-def _colour(label: str | None) -> str:
-    return COLOURS.get(label or "", OTHER)
-
-
 def _felt(emotion: Emotion) -> RenderableType:
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(max_width=12, no_wrap=True)
     table.add_column(ratio=1)
     table.add_column(justify="right", no_wrap=True)
     if emotion.emotions is not UNSET:
-        letters = _letters(emotion.emotions.labels)
+        letters, colours = _letters(emotion.emotions.labels), palette(emotion.emotions.labels)
         for label, score in zip(emotion.emotions.labels, emotion.emotions.scores, strict=True):
             bold = "bold" if label == emotion.emotions.top else ""
             name = Text(label, style=bold)
             at = label.find(letters[label])
             name.stylize("underline", at, at + 1)  # the letter that stands for it in the strip
-            table.add_row(name, Bar(1.0, 0, score, color=_colour(label)), Text(f"{score:4.0%}", bold))
+            table.add_row(name, Bar(1.0, 0, score, color=colours[label]), Text(f"{score:4.0%}", bold))
     if emotion.sentiment is not UNSET:
         value, (low, high) = emotion.sentiment.value, emotion.sentiment.scale
         zero, at_value = -low, min(max(value, low), high) - low
@@ -258,6 +254,7 @@ def _felt(emotion: Emotion) -> RenderableType:
 
 def _senses(emotion: Emotion) -> RenderableType:
     table = Table.grid(padding=(0, 2))
+    colours = palette(() if emotion.emotions is UNSET else emotion.emotions.labels)
     for name in SENSES:
         sense: Modality = getattr(emotion.modalities, name)
         lost = getattr(emotion.dropped, name)
@@ -274,7 +271,7 @@ def _senses(emotion: Emotion) -> RenderableType:
         lag = "" if sense.lag_ms is UNSET else f"{sense.lag_ms:.0f} ms old"
         seen = f"{sense.coverage:.0%} seen" if sense.words is UNSET else f"{sense.words} words"
         table.add_row(
-            f"● {name}", Text(says, COLOURS.get(says, "")), Text(seen, "dim"), Text(lag, "dim"), dropped
+            f"● {name}", Text(says, colours.get(says, "")), Text(seen, "dim"), Text(lag, "dim"), dropped
         )
     return table
 

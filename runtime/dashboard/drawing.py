@@ -8,13 +8,6 @@ from contextlib import contextmanager
 from nicegui import ui
 from nicegui.element import Element
 
-from runtime.colours import COLOURS, OTHER
-
-
-def colour(label: str) -> str:
-    """An emotion's colour (Okabe and Ito's palette)."""
-    return COLOURS.get(label, OTHER)
-
 
 def box(classes: str = "", tag: str = "div", **attributes: str) -> Element:
     """A plain element; ``aria_label="…"`` becomes the attribute aria-label."""

@@ -8,9 +8,9 @@ from msgspec import UNSET
 from nicegui import ui
 from nicegui.element import Element
 
-from runtime.colours import OTHER
+from runtime.colours import OTHER, palette
 from runtime.dashboard.board import Board, Moment
-from runtime.dashboard.drawing import attrs, box, card, colour, say, styles, swap, text, without
+from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text, without
 from runtime.dashboard.phrases import state
 
 GAP_S = 3.0  # between two windows that a line joins
@@ -108,10 +108,10 @@ class FeltPanel:
 
     def _build(self, names: list[str]) -> None:
         self._rows_at.clear()
-        self._rows = {}
+        self._rows, hues = {}, palette(names)
         with self._rows_at:
             for label in names:
-                hue = OTHER if label == "sentiment" else colour(label)
+                hue = OTHER if label == "sentiment" else hues[label]
                 with box("felt-row"):
                     name = text(label, "name")
                     meter = box("track", role="meter", aria_label=label)

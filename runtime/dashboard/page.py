@@ -13,10 +13,10 @@ from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text
 from runtime.dashboard.face import FacePanel
 from runtime.dashboard.felt import FeltPanel
 from runtime.dashboard.graph import GraphPanel
-from runtime.dashboard.markers import Marker, Markers, MarkersError
 from runtime.dashboard.panels import HealthPanel, LatencyPanel, SensesPanel, WordsPanel
 from runtime.dashboard.phrases import clock
 from runtime.dashboard.playback import Playback, Player
+from runtime.markers import Marker, Markers, MarkersError
 
 REDRAW_S = 0.2
 CSS = Path(__file__).with_name("page.css")

@@ -6,8 +6,9 @@ from msgspec import UNSET
 from nicegui import ui
 from nicegui.element import Element
 
+from runtime.colours import OTHER, palette
 from runtime.dashboard.board import SENSES, Board
-from runtime.dashboard.drawing import attrs, box, card, colour, say, styles, swap, text
+from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text
 from runtime.dashboard.phrases import ICONS, NAMES, PROCESSES, reason, says, tenths
 from runtime.stream import Modality, StatusMessage
 
@@ -42,6 +43,7 @@ class SensesPanel:
         if emotion is None:
             return
         labels = () if emotion.emotions is UNSET else emotion.emotions.labels
+        hues = palette(labels)
         for name, (row, said, dot, detail) in self._rows.items():
             sense: Modality = getattr(emotion.modalities, name)
             swap(row, not sense.present, "away")
@@ -52,7 +54,7 @@ class SensesPanel:
                 continue
             word = says(sense, labels)
             say(said, word or "present")
-            styles(dot, background_color=colour(word))
+            styles(dot, background_color=hues.get(word, OTHER))
             seen = f"{sense.coverage:.0%} seen" if sense.words is UNSET else f"{sense.words} words"
             say(detail, seen if sense.lag_ms is UNSET else f"{seen} · {sense.lag_ms:.0f} ms old")
 

@@ -16,9 +16,9 @@ from nicegui import app, ui
 from runtime.dashboard.address import Address
 from runtime.dashboard.board import Board
 from runtime.dashboard.guard import Guard
-from runtime.dashboard.markers import Markers, beside, place
 from runtime.dashboard.page import Page
 from runtime.dashboard.playback import Playback
+from runtime.markers import Markers, beside, place
 from runtime.stream import Message, subscribe
 
 log = logging.getLogger("runtime.dashboard")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from runtime.markers import beside
 from runtime.recording.export import FORMATS, export
 from runtime.recording.info import summarise, tables
 from runtime.recording.layout import RecordingError
@@ -118,7 +120,11 @@ def _rescore(options: argparse.Namespace) -> int:
         for name in ("network", "engine"):
             if (value := getattr(options, name)) is not None:
                 command += [f"--{name}", value]
-        return live.main(command)
+        status = live.main(command)
+    noted = beside(options.file)
+    if status == 0 and noted.is_file() and not beside(options.out).exists():
+        shutil.copy(noted, beside(options.out))  # what was noted holds for the new numbers, too
+    return status
 
 
 def _warn(lines: list[str]) -> None:

@@ -1,8 +1,9 @@
 """Export: a recording as tables for statistics: CSV or Parquet files, or one XDF file for LSL's tools.
 
-``emotions``: a row for each published window; ``words``: a row for each committed word; ``audio``,
-``vision``: a row for each feature vector. Times are seconds on the session's capture clock, which all
-tables share; ``wall`` is the window's end as a date.
+``emotions``: a row for each published window; ``words``: a row for each committed word; ``markers``: a
+row for each marker that the operator set; ``audio``, ``vision``: a row for each feature vector. Times are
+seconds on the session's capture clock, which all tables share; ``wall`` is the window's end as a date, of
+a marker when it was set.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from capture.features import audio, vision
 from capture.features.spec import StreamSpec
 from capture.messages import FeatureBlock, Words
+from runtime.markers import Markers, beside
 from runtime.recording.layout import RecordingError
 from runtime.recording.raw import write_raw
 from runtime.recording.read import Recording
@@ -30,6 +32,7 @@ from runtime.stream.row import row
 
 Format = Literal["csv", "parquet", "xdf"]
 FORMATS: tuple[Format, ...] = ("csv", "parquet", "xdf")
+TEXTUAL = {"words": "word", "markers": "marker"}  # tables of text, and its column
 KNOWN = {spec.hash: spec for spec in (audio.SPEC, vision.SPEC)}
 
 
@@ -110,7 +113,10 @@ def read_tables(recording: Recording) -> Iterator[Table]:
                 _add_block(features[stamp.stream], _names(recording, stamp.stream, values), times_ns, values)
             case _:
                 pass
-    yield from (table for table in (emotions, words, *features.values()) if table.times_s)
+    markers = Table("markers")
+    for marker in Markers(beside(recording.path)).all:
+        markers.add(marker.t_ns / 1e9, {"marker": marker.text, "wall": marker.wall})
+    yield from (table for table in (emotions, words, markers, *features.values()) if table.times_s)
 
 
 def _names(recording: Recording, stream: str, values: npt.NDArray[np.float32]) -> Sequence[str]:
@@ -150,11 +156,12 @@ def _parquet() -> Callable[[Path, Table], None]:
 
 
 def _stream(recording: Recording, table: Table) -> XdfStream:
-    """A table as an XDF stream, which has one type: words as text, of all others the columns of numbers."""
+    """A table as an XDF stream, which has one type: words and markers are text, of others the numbers."""
     rate = {"audio": audio.SPEC.rate_hz, "vision": vision.SPEC.rate_hz}.get(table.name, 0.0)
-    if table.name == "words":
+    if table.name in TEXTUAL:
+        said = TEXTUAL[table.name]
         return XdfStream(
-            table.name, "Markers", ("word",), table.times_s, [table.columns["word"]], session=_id(recording)
+            table.name, "Markers", (said,), table.times_s, [table.columns[said]], session=_id(recording)
         )
     numbers = {
         name: [np.nan if value is None else float(value) for value in values]

@@ -13,6 +13,7 @@ from rich.table import Table
 from capture.bus import Sequence
 from capture.features import vision as vision_features
 from capture.messages import STREAMS, FeatureBlock, Pcm, Picture, Status, StreamName, Words
+from runtime.markers import Markers, beside
 from runtime.recording.read import Recording
 
 
@@ -48,6 +49,7 @@ class Info(msgspec.Struct):
     faces: float | None  # share of the vision samples with a face, 0..1; None: it is not known
     words: int  # committed ones
     emotions: int  # published messages
+    markers: int  # set by the operator, in a file beside the recording
     pictures: int
     sound_s: float
     raw_consent: str  # the words with which pictures and sound were allowed
@@ -108,6 +110,7 @@ def summarise(recording: Recording) -> Info:
         faces=float(np.mean(faces)) if faces else None,
         words=words,
         emotions=sum(1 for _ in recording.emotions()),
+        markers=len(Markers(beside(recording.path)).all),
         pictures=pictures,
         sound_s=sound_s,
         raw_consent=recording.header.raw_consent,
@@ -134,6 +137,8 @@ def tables(info: Info) -> list[Table]:
     about.add_row("faces", "not known" if info.faces is None else f"in {info.faces:.0%} of the frames")
     about.add_row("words", str(info.words))
     about.add_row("emotion messages", str(info.emotions))
+    if info.markers:
+        about.add_row("markers", str(info.markers))
     if info.pictures or info.sound_s:
         kept = f"{info.pictures} pictures, {info.sound_s:.1f} s of sound"
         about.add_row("pictures and sound", f'{kept}; consent: "{info.raw_consent}"')

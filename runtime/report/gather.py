@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import UNSET
 
 from capture.messages import Words
+from runtime.markers import Markers, beside
 from runtime.recording import Recording
 from runtime.recording.info import Info, summarise
 from runtime.stream import Emotion, MalformedMessage, Modality, decode
@@ -48,6 +49,17 @@ class Session:
     times_s: list[float]  # of the windows' ends
     words: list[Spoken] = field(default_factory=list)
     damaged_s: list[tuple[float, float]] = field(default_factory=list)
+    markers: list[tuple[float, str]] = field(default_factory=list)  # what the operator noted, and when
+
+    @property
+    def missing(self) -> list[tuple[float, float, int]]:
+        """Holes in the hops: the windows before and after, and how many are not there."""
+        found = []
+        for before_s, after_s in pairwise(self.times_s):
+            count = round((after_s - before_s) / self.hop_s) - 1
+            if count > 0:
+                found.append((before_s, after_s, count))
+        return found
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -69,6 +81,9 @@ def gather(recording: Recording) -> Session:
     session = Session(info, hop_s, windows, times_s)
     session.damaged_s = [
         ((gap.first_ns - start_ns) / 1e9, (gap.last_ns - start_ns) / 1e9) for gap in recording.gaps
+    ]
+    session.markers = [
+        ((marker.t_ns - start_ns) / 1e9, marker.text) for marker in Markers(beside(recording.path)).all
     ]
     tops = [top(window) for window in windows]
     for arrival in recording:
@@ -92,8 +107,8 @@ def _published(recording: Recording) -> Iterator[Emotion]:
 
 
 def top(window: Emotion) -> str | None:
-    """The likeliest label; None where nothing was said."""
-    return None if window.emotions is UNSET else window.emotions.top
+    """The likeliest label; None where nothing was said, or where the network abstained."""
+    return None if window.emotions is UNSET or window.state == "abstain" else window.emotions.top
 
 
 def sense(window: Emotion, name: str) -> Modality:

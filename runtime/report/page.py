@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from msgspec import UNSET
 
-from runtime.colours import COLOURS, OTHER
+from runtime.colours import palette
 from runtime.recording.layout import RecordingError
 from runtime.report.draw import Axis, area, clock, line
 from runtime.report.gather import SEGMENTS, SENSES, Run, Session, agrees, own, runs, sense, top
@@ -19,6 +20,7 @@ HIGH = 200.0  # of the timeline, in its box
 LOW = 90.0  # of the smaller pictures
 # Okabe and Ito's palette, as in the terminal and on the page.
 SEGMENT_COLOURS = dict(zip(SEGMENTS, ("#56B4E9", "#009E73", "#0072B2", "#E69F00", "#CC79A7"), strict=True))
+UNKNOWN = "#8a94a3"
 Shape = dict[str, str]
 
 
@@ -32,6 +34,7 @@ def render(session: Session) -> str:
     page.filters["clock"] = clock
     template = page.from_string((files(__package__) / "report.html.j2").read_text(encoding="utf-8"))
     times_s = session.times_s
+    legend = palette(session.labels)
     axis = Axis(times_s[0] - session.hop_s, times_s[-1]) if times_s else Axis(0.0, session.info.duration_s)
     return template.render(
         info=session.info,
@@ -39,12 +42,13 @@ def render(session: Session) -> str:
         axis=axis,
         high=HIGH,
         low=LOW,
-        legend={label: _colour(label) for label in session.labels},
-        emotions=_emotions(session, axis),
-        strip=_boxes(axis, runs(session, [top(window) for window in session.windows])),
+        legend=legend,
+        markers=[(axis.x(time_s), told or "marked") for time_s, told in session.markers],
+        emotions=_emotions(session, axis, legend),
+        strip=_boxes(axis, runs(session, [top(window) for window in session.windows]), legend),
         sentiment=_sentiment(session, axis),
         damaged=[(axis.x(first_s), axis.x(last_s)) for first_s, last_s in session.damaged_s],
-        words=[(word, _colour(word.top)) for word in session.words],
+        words=[(word, legend.get(word.top or "", UNKNOWN)) for word in session.words],
         senses=[_sense(session, axis, name) for name in SENSES],
         edges=_edges(session, axis),
         latency=_latency(session, axis),
@@ -52,11 +56,7 @@ def render(session: Session) -> str:
     )
 
 
-def _colour(label: str | None) -> str:
-    return "#8a94a3" if label is None else COLOURS.get(label, OTHER)
-
-
-def _emotions(session: Session, axis: Axis) -> list[Shape]:
+def _emotions(session: Session, axis: Axis, legend: Mapping[str, str]) -> list[Shape]:
     """The scores stacked: an area for each label."""
     known = [window.emotions is not UNSET for window in session.windows]
     stacks = [
@@ -68,7 +68,7 @@ def _emotions(session: Session, axis: Axis) -> list[Shape]:
     return [
         {
             "name": label,
-            "colour": _colour(label),
+            "colour": legend[label],
             "path": area(
                 axis,
                 session.times_s,
@@ -83,12 +83,14 @@ def _emotions(session: Session, axis: Axis) -> list[Shape]:
     ]
 
 
-def _boxes(axis: Axis, stretches: Sequence[Run]) -> list[dict[str, Any]]:
+def _boxes(
+    axis: Axis, stretches: Sequence[Run], legend: Mapping[str, str] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     return [
         {
             "x": axis.x(run.first_s),
             "width": max(round(axis.x(run.last_s) - axis.x(run.first_s), 2), 0.5),
-            "colour": _colour(run.value),
+            "colour": legend.get(run.value, UNKNOWN),
             "told": f"{run.value}, {clock(run.first_s)} to {clock(run.last_s)}",
         }
         for run in stretches

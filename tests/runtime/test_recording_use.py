@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import pytest
 import pyxdf
 from pyarrow import parquet
 
+from runtime.markers import Markers, beside
 from runtime.recording import Recorder, Recording
 from runtime.recording.__main__ import main
 from runtime.recording.info import summarise
@@ -252,3 +254,28 @@ def test_a_folder_that_is_none_is_one_line(
             told = capsys.readouterr().err
             assert told.startswith("error: ") and told.count("\n") == 1
     assert list(tmp_path.iterdir()) == [whole]
+
+
+def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = tmp_path / "s.mcap"
+    shutil.copy(whole, session)
+    markers = Markers(beside(session))
+    for t_ns, text in ((1_500_000_000, "he laughs"), (2_500_000_000, "")):
+        markers.add("s", t_ns, "media", text)
+    assert stat.S_IMODE(beside(session).stat().st_mode) == 0o600
+    with beside(session).open("ab") as file:
+        file.write(b"no marker\n")  # a damaged line costs no more than itself
+    assert summarise(Recording.open(session)).markers == 2
+    assert main(["export", str(session), "--to", "csv", "--out", str(tmp_path / "csv")]) == 0
+    with (tmp_path / "csv/markers.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(float(row["time_s"]), row["marker"]) for row in rows] == [(1.5, "he laughs"), (2.5, "")]
+    assert main(["export", str(session), "--to", "xdf", "--out", str(tmp_path / "s.xdf")]) == 0
+    streams, _ = pyxdf.load_xdf(tmp_path / "s.xdf", synchronize_clocks=False, dejitter_timestamps=False)
+    found = next(stream for stream in streams if stream["info"]["name"] == ["markers"])
+    assert found["info"]["type"] == ["Markers"] and found["time_series"] == [["he laughs"], [""]]
+    assert main(["rescore", str(session), "--out", str(tmp_path / "again.mcap")]) == 0
+    assert [m.text for m in Markers(tmp_path / "again.markers.jsonl").all] == ["he laughs", ""]
+    capsys.readouterr()

@@ -14,7 +14,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from runtime.colours import COLOURS, palette
+from runtime.markers import Markers, beside
 from runtime.recording import Recorder, Recording
 from runtime.report.__main__ import main
 from runtime.report.draw import Axis, area, clock, line, pieces
@@ -232,3 +236,32 @@ def test_a_browser_shows_it_in_light_and_dark_and_on_a_phone(chrome: Any, tmp_pa
     assert chrome.execute_script("return document.documentElement.scrollWidth") <= 390
     assert chrome.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert chrome.get_log("browser") == []
+
+
+def test_markers_missing_windows_and_abstentions_are_told(tmp_path: Path) -> None:
+    count = 0
+
+    def change(message: Emotion) -> Emotion | None:
+        nonlocal count
+        count += 1
+        if count in (5, 6):
+            return None
+        return msgspec.structs.replace(message, state="abstain") if count in (9, 10) else message
+
+    recording = with_emotions(tmp_path / "s.mcap", change)
+    session = gather(Recording.open(recording))
+    start_ns = Recording.open(recording).header.start_ns
+    Markers(beside(recording)).add("s", start_ns + 3_000_000_000, "media", "he <laughs>")
+    page = Page(report(recording, tmp_path / "s.html"))
+    assert "2 windows missing" in page.text and "he <laughs>" in page.text
+    assert any(attrs.get("class") == "marker" for _, attrs in page.elements)
+    assert [hole[2] for hole in session.missing] == [2]
+    abstained = [window for window in session.windows if window.state == "abstain"]
+    assert abstained and all(top(window) is None for window in abstained)
+
+
+@given(st.lists(st.sampled_from([*"abcdefghij", *COLOURS]), unique=True))
+def test_every_label_of_a_users_own_network_has_a_colour_of_its_own(labels: list[str]) -> None:
+    dealt = palette(labels)
+    assert list(dealt) == labels and len(set(dealt.values())) == len(labels)
+    assert all(dealt[label] == COLOURS[label] for label in labels if label in COLOURS)

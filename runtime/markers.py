@@ -2,12 +2,14 @@
 
 The page runs in a process of its own and the stream goes one way, so a marker cannot go into the
 recording itself. ``session.mcap`` has its markers in ``session.markers.jsonl``; those of a session that
-is not recorded lie in the user's data folder.
+is not recorded lie in the user's data folder. Only the user may read them: they are notes about people.
+Exports, reports and ``info`` read them from beside the recording.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Literal
@@ -17,7 +19,7 @@ import platformdirs
 
 from runtime.stream import SessionBegin, wall
 
-log = logging.getLogger("runtime.dashboard")
+log = logging.getLogger("runtime.markers")
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +71,8 @@ class Markers:
         marker = Marker(session=session, t_ns=t_ns, clock=clock, wall=now, text=text)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
+            private = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(private, "ab") as file:
                 file.write(msgspec.json.encode(marker) + b"\n")
         except OSError as error:
             raise MarkersError(f"{self.path}: the marker is not kept ({error.strerror})") from error
