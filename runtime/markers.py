@@ -50,7 +50,7 @@ def place(session: str, begin: SessionBegin | None) -> Path:
 
 
 class Markers:
-    """The markers of one file; those of earlier sittings are read first."""
+    """The markers of one file; those of earlier sittings are read first, without lines that are none."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

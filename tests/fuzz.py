@@ -8,6 +8,7 @@ seed is printed, and ``--seed`` makes that input again.
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
@@ -26,6 +27,7 @@ import numpy as np
 from capture import subtitles
 from capture.features import audio, spec, vision
 from capture.features.text import SPEC as TEXT
+from capture.host_offset import Answer, Exchange, Filter
 from capture.messages import (
     CorruptMessage,
     FeatureBlock,
@@ -46,6 +48,7 @@ from models import array_pickle
 from models.data import DataError
 from runtime import keys, network, stream
 from runtime.engines import artefact
+from runtime.markers import Markers
 from runtime.recording import Recording, RecordingError
 from runtime.windows import Windower
 
@@ -53,6 +56,12 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "runtime/demo/face_and_speech.mcap"
 SECOND = 1_000_000_000
 SRT = b"1\n00:00:00,320 --> 00:00:02,000\nAnd so my fellow\n\n2\n00:00:02,100 --> 00:00:03,000\n<i>ask</i>\n"
+ROLLING = (
+    b"WEBVTT\n\n00:00:00.080 --> 00:00:02.000 align:start\n \nthe<00:00:00.400><c> first</c>\n\n"
+    b"00:00:02.000 --> 00:00:02.010\nthe first\n \n\n00:00:02.010 --> 00:00:04.000\n"
+    b"the first\nand<00:00:03.000> more\n"
+)
+MARKER = b'{"session":"s","t_ns":5,"clock":"media","wall":"2026-11-23T12:00:00.000Z","text":"he laughs"}'
 MANIFEST = b'{"format": 1, "backend": "tensorrt", "version": "10.13", "precision": "fp16", "gpu": "none"}'
 WICKED: tuple[Any, ...] = (
     None, True, -1, 0, 2**31, 2**63 - 1, -(2**63), 2**64 - 1, 1e308, float("nan"), float("-inf"), "", "\0",
@@ -222,6 +231,14 @@ def _network() -> Callable[[bytes], object]:
     return written
 
 
+def _exchange(data: bytes) -> None:
+    """What a host is told by another one, followed into the estimate of its clock."""
+    told = msgspec.msgpack.decode(data, type=Answer)
+    found = Filter()
+    found.observe(Exchange(SECOND, told.t_received_ns, told.t_answered_ns, SECOND + 1000))
+    found.offset()
+
+
 def _recording(path: Path) -> None:
     found = Recording.open(path)
     for _ in found:
@@ -236,6 +253,7 @@ def _unpickled(path: Path) -> None:
 
 def targets() -> tuple[Target, ...]:
     """Every decoder that meets bytes from elsewhere."""
+    logging.getLogger("runtime.markers").disabled = True  # it names each damaged line
     json: dict[str, Any] = {"loads": msgspec.json.decode, "dumps": msgspec.json.encode}
     packed: dict[str, Any] = {"loads": _loads_message, "dumps": _dumps_message}
     bundled = network.BUNDLED
@@ -253,7 +271,7 @@ def targets() -> tuple[Target, ...]:
             "recording", (DEMO.read_bytes(), DEMO.read_bytes()[:60_000]), _in_file("a.mcap", _recording),
             (RecordingError,), turns=1,
         ),
-        Target("WebVTT", (captions,), lambda data: subtitles.parse(data, vtt=True), malformed),
+        Target("WebVTT", (captions, ROLLING), lambda data: subtitles.parse(data, vtt=True), malformed),
         Target("SubRip", (SRT,), lambda data: subtitles.parse(data, vtt=False), malformed),
         Target(
             "feature spec", ((bundled / "features.json").read_bytes(),), _in_file("f.json", spec.load),
@@ -270,6 +288,14 @@ def targets() -> tuple[Target, ...]:
         Target(
             "key file", (client.read_bytes(),), _in_file("k", keys.client_key), (keys.KeyFileError,),
             turns=20,
+        ),
+        Target(
+            "another host's clock", (msgspec.msgpack.encode(Answer(3, SECOND, SECOND + 9)),), _exchange,
+            (msgspec.DecodeError, UnicodeDecodeError), loads=msgspec.msgpack.decode,
+            dumps=msgspec.msgpack.encode,
+        ),
+        Target(
+            "markers", (MARKER,), _in_file("s.markers.jsonl", Markers), (), **json, turns=20,
         ),
         Target("pickled arrays", _pickles(), _in_file("a.pkl", _unpickled), (DataError,), turns=1),
     )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import time
 from collections import Counter
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from tests.end_to_end.application import Application, Json
+from tests.end_to_end.application import ROOT, Application, Json
 
 Start = Callable[..., Application]
 
@@ -84,25 +86,30 @@ def test_a_recording_replays_to_the_same_bytes_twice_and_to_what_was_live(
     assert first == live
 
 
-def test_a_killed_vision_process_comes_back_and_it_is_published(start: Start, shared: Path) -> None:
-    application = start("--input", shared / "media/face_pexels.mp4")
+@pytest.mark.parametrize(
+    ("stream", "module"),
+    [("vision", "capture.camera"), ("audio", "capture.microphone"), ("text", "capture.transcript")],
+)
+def test_a_killed_process_comes_back_and_what_was_lost_is_published(
+    start: Start, shared: Path, tmp_path: Path, stream: str, module: str
+) -> None:
+    clip = Path(shutil.copy(shared / "media/face_and_speech.mp4", tmp_path))
+    shutil.copy(ROOT / "runtime/demo/face_and_speech.vtt", tmp_path)
+    application = start("--input", clip)
     application.read_until(
-        lambda m: m["type"] == "emotion" and m["modalities"]["vision"]["present"], timeout_s=60
+        lambda m: m["type"] == "emotion" and m["modalities"][stream]["present"], timeout_s=60
     )
-    os.kill(child(application.process.pid, "capture.camera"), signal.SIGKILL)
+    os.kill(child(application.process.pid, module), signal.SIGKILL)
     died = application.read_until(lambda m: "died" in m.get("event", ""))
     assert "signal 9" in died["event"]
-    back = application.read_until(lambda m: "back after a restart" in m.get("event", ""))
-    assert back["senses"]["vision"]["restarts"] == 1
-    killed_at = len(application.messages)
+    back = application.read_until(lambda m: f"{stream}: back after a restart" in m.get("event", ""))
+    assert re.search(r"\d\.\d s lost", back["event"]) and back["senses"][stream]["restarts"] == 1
+    fresh_ns = application.emotions[-1]["time"]["end_ns"]
     application.read_until(
         lambda m: (
-            m["type"] == "emotion"
-            and m["modalities"]["vision"]["present"]
-            and m["modalities"]["vision"]["lag_ms"] < 500
+            m["type"] == "emotion" and m["time"]["end_ns"] > fresh_ns and m["modalities"][stream]["present"]
         )
     )
-    assert len(application.messages) > killed_at
     application.process.send_signal(signal.SIGINT)
     end = application.read_until(lambda m: m["type"] == "session.end")
     assert end["reason"] == "stopped"
