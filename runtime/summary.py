@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runtime.colours import COLOURS
+from runtime.colours import palette
 from runtime.stream import (
     Emotion,
     Message,
@@ -62,7 +62,9 @@ class Totals:
 
     def __init__(self) -> None:
         self.windows = 0
+        self.labels: tuple[str, ...] = ()
         self.tops: Counter[str] = Counter()
+        self.unsure = 0  # windows with a best guess that abstain: nothing was felt in them
         self.present: Counter[str] = Counter()
         self.dropped: dict[str, int] = {}
         self.restarts = 0
@@ -75,7 +77,11 @@ class Totals:
             case Emotion(dropped=lost, revises=None):
                 self.windows += 1
                 if message.emotions is not UNSET:
-                    self.tops[message.emotions.top] += 1
+                    self.labels = message.emotions.labels
+                    if message.state == "abstain":
+                        self.unsure += 1
+                    else:
+                        self.tops[message.emotions.top] += 1
                 self.present.update(name for name in SENSES if getattr(message.modalities, name).present)
                 self._latencies_ms.append(message.latency_ms.total)
                 self.dropped = {name: getattr(lost, name) for name in (*SENSES, "windows")}
@@ -100,10 +106,12 @@ def summary(totals: Totals) -> RenderableType:
     end = totals.end
     took = "" if end is None else f" in {end.duration_s:.1f} s · {end.reason}"
     table.add_row("windows", Text(f"{totals.windows}{took}"))
-    felt = Text()
+    felt, colours = Text(), palette(totals.labels)
     for label, count in totals.tops.most_common(4):
-        felt.append(f"{label} {count / windows:.0%}   ", style=COLOURS.get(label, ""))
-    table.add_row("felt", felt if totals.tops else Text("nothing to go by", "dim"))
+        felt.append(f"{label} {count / windows:.0%}   ", style=colours.get(label, ""))
+    if totals.unsure:
+        felt.append(f"unsure {totals.unsure / windows:.0%}", style="dim")
+    table.add_row("felt", felt if felt else Text("nothing to go by", "dim"))
     table.add_row("there", "   ".join(f"{name} {totals.present[name] / windows:.0%}" for name in SENSES))
     median, p95 = totals.latency_ms(0.5), totals.latency_ms(0.95)
     if median is not None and p95 is not None:

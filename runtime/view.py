@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runtime.colours import OTHER, palette
+from runtime.colours import OTHER, leaning, palette
 from runtime.dashboard.phrases import spoken
 from runtime.stream import (
     Emotion,
@@ -32,6 +32,7 @@ SENSES = ("vision", "audio", "text")
 WORDS_KEPT = 100
 HEIGHTS = "▁▂▃▄▅▆▇█"
 HISTORY = 200  # windows in the strip of top emotions, as far as the terminal is wide
+FAINT = "#666666"  # the bars of a window that abstains
 SEEN_S = 2.0  # an older face is none of now
 SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
 
@@ -148,8 +149,8 @@ class StreamView:
         return lines
 
     def _trouble(self) -> list[str]:
-        lines = []
-        for name, sense in {} if self._status is None else self._status.senses.items():
+        lines, status = [], self._status  # read once: another thread may put None there
+        for name, sense in {} if status is None else status.senses.items():
             if sense.state in ("degraded", "failed") or (sense.state == "absent" and sense.detail):
                 lines.append(f"{name} {sense.state}: {sense.detail or sense.reason or 'no reason given'}")
         if self._event:
@@ -199,7 +200,7 @@ class _Strip:
 
 
 class _Line:
-    """The sentiment of the past windows, the newest at the right: low and dark to high and bright."""
+    """The sentiment of the past windows, the newest at the right: low to high, its colour by the sign."""
 
     def __init__(self, past: Sequence[Emotion]) -> None:
         self._past = past
@@ -215,7 +216,7 @@ class _Line:
             share = min(max((emotion.sentiment.value - low) / (high - low), 0.0), 1.0)
             line.append(
                 HEIGHTS[round(share * (len(HEIGHTS) - 1))],
-                style="dim" if emotion.state == "abstain" else OTHER,
+                style="dim" if emotion.state == "abstain" else leaning(emotion.sentiment.value, (low, high)),
             )
         yield line
 
@@ -230,26 +231,39 @@ def _letters(labels: Sequence[str]) -> dict[str, str]:
 
 
 def _felt(emotion: Emotion) -> RenderableType:
+    """A bar for each emotion, and for the sentiment. A window that abstains must not look like an answer."""
+    unsure, guess = emotion.state == "abstain", ""
     table = Table.grid(padding=(0, 1), expand=True)
     table.add_column(max_width=12, no_wrap=True)
     table.add_column(ratio=1)
     table.add_column(justify="right", no_wrap=True)
     if emotion.emotions is not UNSET:
         letters, colours = _letters(emotion.emotions.labels), palette(emotion.emotions.labels)
+        guess = emotion.emotions.top
         for label, score in zip(emotion.emotions.labels, emotion.emotions.scores, strict=True):
-            bold = "bold" if label == emotion.emotions.top else ""
+            bold = "dim" if unsure else "bold" if label == emotion.emotions.top else ""
             name = Text(label, style=bold)
             at = label.find(letters[label])
             name.stylize("underline", at, at + 1)  # the letter that stands for it in the strip
-            table.add_row(name, Bar(1.0, 0, score, color=colours[label]), Text(f"{score:4.0%}", bold))
+            table.add_row(
+                name,
+                Bar(1.0, 0, score, color=FAINT if unsure else colours[label]),
+                Text(f"{score:4.0%}", bold),
+            )
     if emotion.sentiment is not UNSET:
         value, (low, high) = emotion.sentiment.value, emotion.sentiment.scale
         zero, at_value = -low, min(max(value, low), high) - low
-        bar = Bar(high - low, min(zero, at_value), max(zero, at_value), color=OTHER)
-        table.add_row(Text("sentiment"), bar, Text(f"{value:+.2f} of {low:+g}..{high:+g}", "bold"))
+        bar = Bar(high - low, min(zero, at_value), max(zero, at_value), color=FAINT if unsure else OTHER)
+        bold = "dim" if unsure else "bold"
+        table.add_row(
+            Text("sentiment", "dim" if unsure else ""),
+            bar,
+            Text(f"{value:+.2f} of {low:+g}..{high:+g}", bold),
+        )
+        guess = guess or f"{value:+.2f}"
     if not table.row_count:
         return Text("nothing to go by: no face, no voice, no words", style="dim")
-    return table
+    return Group(table, Text(f"unsure, best guess {guess}", style="dim italic")) if unsure else table
 
 
 def _senses(emotion: Emotion) -> RenderableType:

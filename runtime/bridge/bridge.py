@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Protocol
 
 from runtime.stream import Message
+
+log = logging.getLogger("runtime.bridge")
+TELL_S = 10.0  # between two lines about losses
 
 
 class BridgeError(Exception):
@@ -25,6 +30,26 @@ class Bridge(Protocol):
     def close(self) -> None:
         """Hand over what is on its way, and let go; a second time does nothing."""
         ...
+
+
+class Losses:
+    """Counts messages that could not be carried, and says so: at once, then now and then, and in the end."""
+
+    def __init__(self, why: str) -> None:
+        self.count = 0
+        self._why, self._told, self._told_at = why, 0, float("-inf")
+
+    def one(self) -> None:
+        """Another one is lost."""
+        self.count += 1
+        if time.monotonic() - self._told_at >= TELL_S:
+            self.tell()
+
+    def tell(self) -> None:
+        """Say how many, if there is news."""
+        if self.count > self._told:
+            log.warning("%d messages lost: %s", self.count, self._why)
+            self._told, self._told_at = self.count, time.monotonic()
 
 
 def missing(what: str) -> BridgeError:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from typing import Any
 
-from runtime.bridge.bridge import BridgeError, host_port, missing
+from runtime.bridge.bridge import BridgeError, Losses, host_port, missing
 from runtime.stream import Emotion, Message, SessionBegin, SessionEnd, encode
 
 log = logging.getLogger("runtime.bridge")
@@ -47,6 +48,9 @@ class MqttBridge:
         self._prefix, self._user, self._tls = prefix, user, tls
         self._client: Any = None
         self._refused = ""
+        self._retained = ""  # the topic of what a newcomer finds
+        self._answered = threading.Event()  # the broker took the connection, or refused it
+        self._losses = Losses(f"{self._host}:{self._port} does not take them")
 
     def open(self) -> str:
         try:
@@ -71,6 +75,7 @@ class MqttBridge:
                 f"start one, or give --broker HOST:PORT"
             ) from error
         client.loop_start()
+        self._answered.wait(CONNECT_S)  # else the first messages would be lost
         return f"MQTT at {self._host}:{self._port}, topics {self._prefix}/#"
 
     def send(self, message: Message) -> None:
@@ -84,15 +89,34 @@ class MqttBridge:
         lasting = isinstance(message, SessionBegin)
         # Windows and totals are worth a second try; the next status comes in a second.
         careful = isinstance(message, Emotion | SessionBegin | SessionEnd)
-        self._client.publish(topic, encode(message), qos=int(careful), retain=lasting)
-        if isinstance(message, SessionEnd):  # what is retained must not outlive the session
-            begin = f"{self._prefix}/{message.session}/session.begin"
-            self._client.publish(begin, b"", qos=1, retain=True)
+        if lasting and topic != self._retained:
+            self._forget()
+            self._retained = topic
+        self._publish(topic, encode(message), careful=careful, lasting=lasting)
+        if isinstance(message, SessionEnd):
+            self._forget()
+
+    def _publish(self, topic: str, content: bytes, *, careful: bool = True, lasting: bool = True) -> None:
+        """To the broker's queue; what has no place in it any more is counted."""
+        from paho.mqtt.client import MQTT_ERR_QUEUE_SIZE, MQTT_ERR_SUCCESS
+
+        status = self._client.publish(topic, content, qos=int(careful), retain=lasting).rc
+        # A careful message waits for a broker that is away, while there is room.
+        if status == MQTT_ERR_QUEUE_SIZE or (status != MQTT_ERR_SUCCESS and not careful):
+            self._losses.one()
+
+    def _forget(self) -> None:
+        """What is retained must not outlive the session, nor the bridge."""
+        if self._retained:
+            self._publish(self._retained, b"")
+            self._retained = ""
 
     def close(self) -> None:
         if self._client is None:
             return
+        self._losses.tell()
         if self._client.is_connected():
+            self._forget()
             gone = self._client.publish(self._state, "offline", qos=1, retain=True)
             gone.wait_for_publish(CLOSE_S)
         self._client.disconnect()
@@ -106,9 +130,10 @@ class MqttBridge:
     def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self._refused = str(reason)
-            return
-        self._refused = ""
-        client.publish(self._state, "online", qos=1, retain=True)
+        else:
+            self._refused = ""
+            client.publish(self._state, "online", qos=1, retain=True)
+        self._answered.set()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure and not self._refused:

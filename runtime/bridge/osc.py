@@ -100,7 +100,7 @@ class OscBridge:
         content: dict[str, list[Any]] = {"/emotion/window": [message.seq, message.state, top, since_s]}
         if felt is not UNSET:
             pairs = zip(felt.labels, felt.scores, strict=True)
-            content |= {f"/emotion/p/{label}": [score] for label, score in pairs}
+            content |= {f"/emotion/p/{address(label)}": [score] for label, score in pairs}
         if value is not UNSET:
             content["/emotion/sentiment"] = [value.value]
         for name in SENSES:
@@ -109,3 +109,8 @@ class OscBridge:
         if edges is not UNSET:
             content |= {"/emotion/homo": list(edges.homo), "/emotion/hetero": list(edges.hetero)}
         return content
+
+
+def address(label: str) -> str:
+    """A label as a part of an OSC address: what has a meaning there, or is no printable ASCII, becomes _."""
+    return "".join("_" if c in " #*,/?[]{}" or not "!" <= c <= "~" else c for c in label)

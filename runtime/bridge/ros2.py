@@ -79,11 +79,13 @@ class Ros2Bridge:
         try:
             import rclpy
             from hri_msgs.msg import Expression
+            from rclpy.signals import SignalHandlerOptions
             from std_msgs.msg import String
         except ImportError as error:
             raise BridgeError(HOW_TO_GET) from error
         self._ros, self._expression, self._string = rclpy, Expression, String
-        rclpy.init(args=[])
+        # Ctrl-C is ours: its own handler would end the context before the last message is out.
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node(NODE)
         self._expressions = self._node.create_publisher(Expression, self._topic, 10)
         self._messages = self._node.create_publisher(String, "~/message", 10)

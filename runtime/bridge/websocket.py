@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from runtime.bridge.bridge import BridgeError, host_port, missing
+from runtime.bridge.bridge import BridgeError, Losses, host_port, missing
 from runtime.stream import Message, SessionBegin, SessionEnd, encode
 
 PORT = 8564
@@ -48,6 +48,7 @@ class WebSocketBridge:
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._error: OSError | None = None
+        self._losses = Losses("a client reads more slowly than the stream goes")
 
     def open(self) -> str:
         try:
@@ -74,9 +75,15 @@ class WebSocketBridge:
             self._begin = text
         elif isinstance(message, SessionEnd):
             self._begin = None
-        self._loop.call_soon_threadsafe(self._spread, text)
+        try:
+            self._loop.call_soon_threadsafe(self._spread, text)
+        except RuntimeError as error:  # the loop has ended
+            raise BridgeError(
+                f"{self._host}:{self._port}: the server has ended: start the bridge again"
+            ) from error
 
     def close(self) -> None:
+        self._losses.tell()
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(CLOSE_S)
@@ -85,6 +92,7 @@ class WebSocketBridge:
         for queue in self._clients:
             if queue.full():
                 queue.get_nowait()
+                self._losses.one()
             queue.put_nowait(text)
 
     async def _run(self) -> None:

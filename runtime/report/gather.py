@@ -23,11 +23,12 @@ SEGMENTS = ("capture", "features", "window", "infer", "publish")
 
 @dataclass(frozen=True)
 class Spoken:
-    """A committed word; ``top`` is the answer of the first window that ends after it."""
+    """A committed word; ``top`` or ``sentiment`` is the answer of the first window that ends after it."""
 
     time_s: float
     text: str
     top: str | None
+    sentiment: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Session:
         return found
 
     @property
+    def scale(self) -> tuple[float, float] | None:
+        """Of the sentiment; None where the network is none that gives one."""
+        return next((w.sentiment.scale for w in self.windows if w.sentiment is not UNSET), None)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return next((w.emotions.labels for w in self.windows if w.emotions is not UNSET), ())
 
@@ -85,14 +91,13 @@ def gather(recording: Recording) -> Session:
     session.markers = [
         ((marker.t_ns - start_ns) / 1e9, marker.text) for marker in Markers(beside(recording.path)).all
     ]
-    tops = [top(window) for window in windows]
     for arrival in recording:
         if isinstance(arrival.message, Words):
             for word in arrival.message.words:
                 if word.committed:
                     at = bisect.bisect_left(times_s, (word.end_ns - start_ns) / 1e9)
-                    felt = tops[at] if at < len(tops) else None
-                    session.words.append(Spoken((word.start_ns - start_ns) / 1e9, word.text, felt))
+                    felt = (top(windows[at]), value(windows[at])) if at < len(windows) else (None, None)
+                    session.words.append(Spoken((word.start_ns - start_ns) / 1e9, word.text, *felt))
     return session
 
 
@@ -111,6 +116,19 @@ def top(window: Emotion) -> str | None:
     return None if window.emotions is UNSET or window.state == "abstain" else window.emotions.top
 
 
+def value(window: Emotion) -> float | None:
+    """The sentiment; None where there is none, or where the network abstained."""
+    return None if window.sentiment is UNSET or window.state == "abstain" else window.sentiment.value
+
+
+def unsure(window: Emotion) -> str | None:
+    """What is told of a window that has a best guess and abstains; None of any other."""
+    if window.state != "abstain" or (window.emotions is UNSET and window.sentiment is UNSET):
+        return None
+    guess = f"{window.sentiment.value:+.2f}" if window.emotions is UNSET else window.emotions.top
+    return f"unsure, best guess {guess}"
+
+
 def sense(window: Emotion, name: str) -> Modality:
     """What one sense did in a window."""
     found: Modality = getattr(window.modalities, name)
@@ -127,9 +145,17 @@ def own(window: Emotion, name: str) -> float | None:
     return powers[window.emotions.labels.index(window.emotions.top)] / sum(powers)
 
 
-def agrees(window: Emotion, name: str) -> bool | None:
-    """Whether a sense alone would have given the published answer."""
+def alone(window: Emotion, name: str) -> float | None:
+    """The sentiment that a sense alone gives; None where the network gives none."""
     logits = sense(window, name).logits
+    return None if window.sentiment is UNSET or logits is UNSET or len(logits) != 1 else logits[0]
+
+
+def agrees(window: Emotion, name: str) -> bool | None:
+    """Whether a sense alone would have given the published answer; of a sentiment, one of the same sign."""
+    logits, own_value = sense(window, name).logits, alone(window, name)
+    if window.sentiment is not UNSET and own_value is not None:
+        return (own_value > 0) == (window.sentiment.value > 0)
     if window.emotions is UNSET or logits is UNSET or len(logits) != len(window.emotions.labels):
         return None
     return window.emotions.labels[logits.index(max(logits))] == window.emotions.top

@@ -11,10 +11,24 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from runtime.colours import palette
+from runtime.colours import HIGHEST, LOWEST, MIDDLE, leaning, palette
 from runtime.recording.layout import RecordingError
 from runtime.report.draw import Axis, area, clock, line
-from runtime.report.gather import SEGMENTS, SENSES, Run, Session, agrees, own, runs, sense, top
+from runtime.report.gather import (
+    SEGMENTS,
+    SENSES,
+    Run,
+    Session,
+    Spoken,
+    agrees,
+    alone,
+    own,
+    runs,
+    sense,
+    top,
+    unsure,
+    value,
+)
 
 HIGH = 200.0  # of the timeline, in its box
 LOW = 90.0  # of the smaller pictures
@@ -48,7 +62,11 @@ def render(session: Session) -> str:
         strip=_boxes(axis, runs(session, [top(window) for window in session.windows]), legend),
         sentiment=_sentiment(session, axis),
         damaged=[(axis.x(first_s), axis.x(last_s)) for first_s, last_s in session.damaged_s],
-        words=[(word, legend.get(word.top or "", UNKNOWN)) for word in session.words],
+        unsure=_boxes(axis, runs(session, [unsure(window) for window in session.windows])),
+        words=[(word, _colour(word, legend, session.scale)) for word in session.words],
+        leaning=()
+        if session.scale is None
+        else zip((LOWEST, MIDDLE, HIGHEST), (session.scale[0], 0.0, session.scale[1]), strict=True),
         senses=[_sense(session, axis, name) for name in SENSES],
         edges=_edges(session, axis),
         latency=_latency(session, axis),
@@ -56,9 +74,15 @@ def render(session: Session) -> str:
     )
 
 
+def _colour(word: Spoken, legend: Mapping[str, str], scale: tuple[float, float] | None) -> str:
+    if word.top is None and word.sentiment is not None and scale is not None:
+        return leaning(word.sentiment, scale)
+    return legend.get(word.top or "", UNKNOWN)
+
+
 def _emotions(session: Session, axis: Axis, legend: Mapping[str, str]) -> list[Shape]:
-    """The scores stacked: an area for each label."""
-    known = [window.emotions is not UNSET for window in session.windows]
+    """The scores stacked: an area for each label; none where the network abstained."""
+    known = [top(window) is not None for window in session.windows]
     stacks = [
         [0.0, *accumulate(window.emotions.scores)]
         if window.emotions is not UNSET and window.emotions.labels == session.labels
@@ -98,14 +122,24 @@ def _boxes(
 
 
 def _sentiment(session: Session, axis: Axis) -> dict[str, Any] | None:
-    values = [None if window.sentiment is UNSET else window.sentiment for window in session.windows]
-    known = [value for value in values if value is not None]
-    if not known:
+    if session.scale is None:
         return None
-    low, high = known[0].scale
-    shares = [None if v is None else min(max((v.value - low) / (high - low), 0.0), 1.0) for v in values]
-    path = line(axis, session.times_s, shares, session.hop_s, LOW)
-    return {"path": path, "low": low, "high": high, "mean": float(np.mean([v.value for v in known]))}
+    low, high = session.scale
+    values = [value(window) for window in session.windows]
+    path = line(axis, session.times_s, _heights(values, session.scale), session.hop_s, LOW)
+    mean = _mean([one for one in values if one is not None])
+    return {"path": path, "low": low, "high": high, "mean": mean, "zero": _zero(session.scale)}
+
+
+def _heights(values: Sequence[float | None], scale: tuple[float, float]) -> list[float | None]:
+    """Where values stand on a scale, 0..1."""
+    low, high = scale
+    return [None if v is None else min(max((v - low) / (high - low), 0.0), 1.0) for v in values]
+
+
+def _zero(scale: tuple[float, float]) -> float:
+    """Where no sentiment stands in a smaller picture."""
+    return round(LOW * (1 - (_heights([0.0], scale)[0] or 0.0)), 2)
 
 
 def _sense(session: Session, axis: Axis, name: str) -> dict[str, Any]:
@@ -115,14 +149,17 @@ def _sense(session: Session, axis: Axis, name: str) -> dict[str, Any]:
         None if one.present else ("absent" if one.reason is UNSET else one.reason) for one in modalities
     ]
     owns = [own(window, name) for window in session.windows]
+    values = [alone(window, name) for window in session.windows]
+    heights = owns if session.labels or session.scale is None else _heights(values, session.scale)
     agreed = [found for window in session.windows if (found := agrees(window, name)) is not None]
     return {
         "name": name,
         "present": _mean([float(one.present) for one in modalities]),
         "coverage": _mean([one.coverage for one in modalities if one.present]),
-        "own": _mean([value for value in owns if value is not None]),
-        "agrees": _mean([float(value) for value in agreed]),
-        "path": line(axis, session.times_s, owns, session.hop_s, LOW),
+        "own": _mean([one for one in owns if one is not None]),
+        "alone": _mean([one for one in values if one is not None]),
+        "agrees": _mean([float(one) for one in agreed]),
+        "path": line(axis, session.times_s, heights, session.hop_s, LOW),
         "absent": _boxes(axis, absences := runs(session, absent)),
         "absences": absences,
         "info": session.info.streams[name],  # type: ignore[index]

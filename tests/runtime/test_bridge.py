@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,11 +23,14 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime import stream
 from runtime.bridge.bridge import BridgeError, host_port
 from runtime.bridge.lsl import SETTINGS, channels
-from runtime.bridge.ros2 import expression
+from runtime.bridge.osc import address
+from runtime.bridge.ros2 import Ros2Bridge, expression
 from runtime.stream import Emotion
 
 ROOT = Path(__file__).parents[2]
@@ -274,7 +279,13 @@ def test_a_page_from_elsewhere_or_without_the_token_hears_nothing(
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[int]:
+def broker(mosquitto: tuple[int, subprocess.Popen[bytes]]) -> int:
+    """The port of a broker."""
+    return mosquitto[0]
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """Debian's mosquitto on a free port of loopback, with one user."""
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
     if program is None:
@@ -292,7 +303,7 @@ def broker(tmp_path: Path) -> Iterator[int]:
     )
     try:
         wait_for(lambda: listens(port), 10)
-        yield port
+        yield port, process
     finally:
         process.terminate()
         process.wait(10)
@@ -327,7 +338,7 @@ def test_mqtt_carries_the_session_through_a_real_broker_which_says_when_the_brid
         wait_for(lambda: len(windows()) >= WINDOWS)
         wait_for(lambda: windows()[-1] in listener.messages)
         assert all(window in listener.messages for window in windows())
-        kept = {topic: payload for topic, payload, retained in got if retained}
+        kept = {topic: payload for topic, payload, _ in got}
         assert kept["emotion/bridge"] == b"online"
         assert json.loads(kept["emotion/lab/session.begin"])["type"] == "session.begin"
         process.kill()
@@ -336,6 +347,59 @@ def test_mqtt_carries_the_session_through_a_real_broker_which_says_when_the_brid
     finally:
         client.loop_stop()
         client.disconnect()
+
+
+def test_after_ctrl_c_a_broker_keeps_nothing_of_the_session(
+    session: tuple[str, Listener], bridge: Callable[..., subprocess.Popen[str]], broker: int
+) -> None:
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    process = bridge("mqtt", "--broker", f"127.0.0.1:{broker}", "--user", "robot", MQTT_PASSWORD="secret")
+    retained: dict[str, bytes] = {}
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.username_pw_set("robot", "secret")
+    client.on_message = lambda _client, _data, m: retained.update({m.topic: m.payload} if m.retain else {})
+    client.on_connect = lambda client, *_: client.subscribe("emotion/#", qos=1)
+
+    def look() -> None:
+        retained.clear()
+        client.connect("127.0.0.1", broker)
+        client.loop_start()
+        wait_for(lambda: "emotion/bridge" in retained)
+        time.sleep(0.3)  # what else is retained comes at the same time
+        client.disconnect()
+        client.loop_stop()
+
+    begun = "emotion/lab/session.begin"
+    wait_for(lambda: look() is None and begun in retained)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    look()
+    assert retained == {"emotion/bridge": b"offline"}
+
+
+def test_messages_that_a_broker_does_not_take_are_counted(
+    session: tuple[str, Listener],
+    bridge: Callable[..., subprocess.Popen[str]],
+    mosquitto: tuple[int, subprocess.Popen[bytes]],
+) -> None:
+    port, server = mosquitto
+    process = bridge("mqtt", "--broker", f"127.0.0.1:{port}", "--user", "robot", MQTT_PASSWORD="secret")
+    wait_for(lambda: any(m["type"] == "session.begin" for m in session[1].messages))
+    server.terminate()
+    server.wait(10)
+    time.sleep(2.5)  # a status a second; each is worth no second try
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 0
+    assert f"messages lost: 127.0.0.1:{port} does not take them" in errors
+
+
+@given(st.text())
+def test_whatever_a_label_is_its_osc_address_is_one(label: str) -> None:
+    assert len(address(label)) == len(label)
+    assert re.fullmatch(r"[!-~]*", address(label)) and not set(address(label)) & set("#*,/?[]{}")
 
 
 def test_a_broker_that_refuses_the_password_is_one_line_and_a_status(
@@ -410,6 +474,71 @@ def test_what_goes_to_ros_is_an_expression_of_ros4hri_in_ros_own_encoding(
             assert back.expression in ("angry", "disgusted", "scared", "happy", "neutral", "sad", "surprised")
         assert math.isnan(back.arousal)
         assert stream.wall(back.header.stamp.sec * 10**9 + back.header.stamp.nanosec) == message.time.wall
+
+
+ROS = {  # as much of ROS 2 as the bridge asks for; what it does is written down
+    "rclpy/__init__.py": """
+done = []
+class Publisher:
+    def __init__(self, topic): self.topic = topic
+    def publish(self, message): done.append((self.topic, message))
+class Node:
+    def create_publisher(self, kind, topic, depth):
+        done.append((kind.__name__, topic))
+        return Publisher(topic)
+    def destroy_node(self): done.append("destroyed")
+def init(args, signal_handler_options): done.append(f"init {signal_handler_options}")
+def create_node(name): done.append(name); return Node()
+def try_shutdown(): done.append("shut down")
+""",
+    "rclpy/signals.py": "class SignalHandlerOptions:\n    NO = 'NO'\n",
+    "std_msgs/msg.py": "class String:\n    def __init__(self, data=''): self.data = data\n",
+    "hri_msgs/msg.py": """
+class Time: __slots__ = ("sec", "nanosec")
+class Header:
+    __slots__ = ("stamp", "frame_id")
+    def __init__(self): self.stamp, self.frame_id = Time(), ""
+class Expression:
+    __slots__ = ("header", "expression", "valence", "arousal", "confidence")
+    def __init__(self): self.header = Header()
+""",
+}
+
+
+def test_the_ros_bridge_makes_a_node_publishes_both_topics_and_leaves_signals_alone(
+    session: tuple[str, Listener], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a stand-in: that names, order and fields are right is shown, that ROS takes them is not."""
+    for name, text in ROS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    wait_for(lambda: bool(session[1].windows()))
+    message = stream.decode(msgspec.json.encode(next(iter(session[1].windows().values()))))
+    bridge = Ros2Bridge()
+    try:
+        assert bridge.open() == "ROS 2 topics /humans/faces/anonymous/expression and /emotion_edge/message"
+        bridge.send(message)
+        bridge.close()
+        bridge.close()
+        done = importlib.import_module("rclpy").done
+    finally:
+        for name in list(sys.modules):
+            if name.split(".")[0] in ("rclpy", "std_msgs", "hri_msgs"):
+                del sys.modules[name]
+    assert done[:4] == [
+        "init NO",
+        "emotion_edge",
+        ("Expression", "/humans/faces/anonymous/expression"),
+        ("String", "~/message"),
+    ]
+    (where, text), (face, filled) = done[4:6]
+    assert where == "~/message" and stream.decode(text.data.encode()) == message
+    assert face == "/humans/faces/anonymous/expression" and isinstance(message, Emotion)
+    told = expression(message)
+    assert (filled.expression, filled.confidence) == (told["expression"], told["confidence"])
+    assert filled.header.stamp.sec == told["header"]["stamp"]["sec"]
+    assert done[6:] == ["destroyed", "shut down"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from runtime.recording import Recorder, Recording
 from runtime.report.__main__ import main
 from runtime.report.draw import Axis, area, clock, line, pieces
 from runtime.report.gather import gather, own, top
-from runtime.stream import Emotion, decode
+from runtime.stream import Emotion, Modalities, Sentiment, decode
 
 pytest.importorskip("jinja2", reason="pip install 'emotion-edge[report]'")
 
@@ -265,3 +265,48 @@ def test_every_label_of_a_users_own_network_has_a_colour_of_its_own(labels: list
     dealt = palette(labels)
     assert list(dealt) == labels and len(set(dealt.values())) == len(labels)
     assert all(dealt[label] == COLOURS[label] for label in labels if label in COLOURS)
+
+
+def test_windows_that_abstain_are_left_without_colour_and_say_their_best_guess(tmp_path: Path) -> None:
+    def change(message: Emotion) -> Emotion:
+        return msgspec.structs.replace(message, state="abstain") if message.seq == 8 else message
+
+    before = gather(Recording.open(DEMO))
+    recording = with_emotions(tmp_path / "a.mcap", change)
+    page = Page(report(recording, tmp_path / "a.html"))
+    (end_s,) = [t for t, w in zip(before.times_s, before.windows, strict=True) if w.seq == 8]
+    axis = Axis(before.times_s[0] - before.hop_s, before.times_s[-1])
+    boxes = [attrs for tag, attrs in page.elements if tag == "rect" and attrs.get("class") == "unsure"]
+    assert [float(box["x"] or 0) for box in boxes] == [0.0, axis.x(end_s - before.hop_s)]  # the first, too
+    for path in [attrs["d"] or "" for _, attrs in page.elements if "data-label" in attrs]:
+        inside = axis.x(end_s - before.hop_s / 2)
+        strokes = [[float(x) for x in re.findall(r"([\d.]+),", stroke)] for stroke in path.split("M")[1:]]
+        assert not any(min(xs) < inside < max(xs) for xs in strokes)
+    assert "unsure, best guess" in page.text and "within dashes: the network abstained" in page.text
+
+
+def test_of_a_sentiment_it_says_what_each_sense_gave_alone_and_colours_the_words(tmp_path: Path) -> None:
+    values = {"vision": 1.5, "audio": -0.5, "text": 0.25}
+
+    def change(message: Emotion) -> Emotion:
+        alone = {
+            name: msgspec.structs.replace(getattr(message.modalities, name), present=True, logits=(value,))
+            for name, value in values.items()
+        }
+        return msgspec.structs.replace(
+            message,
+            state="abstain" if message.seq == 4 else "ok",
+            emotions=msgspec.UNSET,
+            sentiment=Sentiment(value=3.0 if message.seq % 2 else -3.0, scale=(-3.0, 3.0)),
+            modalities=Modalities(**alone),
+        )
+
+    recording = with_emotions(tmp_path / "s.mcap", change)
+    text = report(recording, tmp_path / "s.html")
+    rows = [row for row in _rows(text) if row[0] in values][:3]
+    assert {row[0]: row[3] for row in rows} == {name: f"{value:+.2f}" for name, value in values.items()}
+    assert all(re.fullmatch(r"\d+ %", row[4]) for row in rows)
+    assert "says alone" in text and "spoke for it" not in text and "best guess -3.00" in text
+    borders = re.findall(r'<span style="border-color:(.*?)" title=".*? (.*?)">', text)
+    assert set(borders) >= {("#0072B2", "+3.00"), ("#D55E00", "-3.00")}
+    assert {colour for colour, told in borders if told == "answer"} <= {"#8a94a3"}
