@@ -82,20 +82,25 @@ class Whisper:
         return words
 
 
-def smaller_here(model: str) -> list[str]:
-    """The smaller sizes of a model that are on this machine, the largest first; nothing is downloaded."""
+def on_this_machine(model: str) -> bool:
+    """Whether a model can be loaded without the internet."""
     from faster_whisper.utils import download_model
 
+    if Path(model).expanduser().is_dir():
+        return True
+    try:
+        download_model(model, local_files_only=True)
+    except Exception:  # the hub's many ways to say that it is not there
+        return False
+    return True
+
+
+def smaller_here(model: str) -> list[str]:
+    """The smaller sizes of a model that are on this machine, the largest first; nothing is downloaded."""
     size, dot, english = model.partition(".")
     size = "large-v3" if size.startswith(("large", "turbo", "distil-large")) else size.removeprefix("distil-")
-    here = []
-    for smaller in SIZES[SIZES.index(size) + 1 :] if size in SIZES else ():
-        try:
-            download_model(smaller + dot + english, local_files_only=True)
-        except Exception:  # the hub's many ways to say that it is not there
-            continue
-        here.append(smaller + dot + english)
-    return here
+    smaller = SIZES[SIZES.index(size) + 1 :] if size in SIZES else ()
+    return [name for one in smaller if on_this_machine(name := one + dot + english)]
 
 
 def _load(model: str, device: str, compute_type: str) -> Any:

@@ -31,6 +31,7 @@ It changes nothing, downloads nothing and builds nothing.
 
 exit status: 0 nothing is at fault; 1 something is; 2 an option is malformed.
 """
+REPLUG = "unplug it, plug it in again"
 SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fault": "[red]fault[/]"}
 OPTIONS = ("camera", "microphone", "asr", "endpoint", "keys", "record", "network", "engine")
 
@@ -40,19 +41,22 @@ def checks(config: Config) -> list[Check]:
     return [
         Check("packages", machine.packages),
         Check("extras", partial(machine.extras, config)),
-        Check("camera", partial(machine.camera, config)),
-        Check("microphone", partial(machine.microphone, config)),
+        Check("libraries", machine.libraries, 30),
+        Check("camera", partial(machine.camera, config), stuck=REPLUG),
+        Check("microphone", partial(machine.microphone, config), stuck=REPLUG),
         Check("face landmarker", engine.landmarker),
         Check("voice activity", engine.voice_activity),
         Check("network", partial(engine.network, config)),
         Check("gpu", engine.gpu),
         Check("engine", partial(engine.engines, config), 60),
         Check("endpoint", partial(machine.endpoint, config)),
+        Check("page", partial(machine.page, config)),
         Check("clock", machine.clock),
         Check("disk", partial(machine.disk, config)),
         Check("memory", machine.memory),
         Check("speed of vision", engine.vision_speed, 60),
         Check("speed of audio", engine.audio_speed, 60),
+        Check("speed of words", partial(engine.words_speed, config), 60),
         Check("speed of the network", partial(engine.network_speed, config), 60),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from runtime.windows import Windower
 
 SOUND_S = 5.0  # of sound, to measure with
 PICTURES = 30
+WHISPER = "base"  # which one a session takes by itself
+HEARD_S = 5.0  # of sound for a recogniser
 LEAST_SPEED = 1.5  # times real time; less has no room for anything else
 WINDOWS = 10
 
@@ -58,7 +61,7 @@ def network(config: Config) -> Finding:
         found = _network(config)
     except (NetworkError, SpecMismatch) as error:
         again = (
-            "pip install --force-reinstall emotion-edge"
+            "pip install --force-reinstall --no-deps ."
             if config.network is None
             else "choose another --network"
         )
@@ -123,6 +126,34 @@ def audio_speed() -> Finding:
     speed = SOUND_S / (time.perf_counter() - started)
     told = f"{speed:.0f} times real time"
     return ok(told) if speed > LEAST_SPEED else warning(told, "close other programs")
+
+
+def words_speed(config: Config) -> Finding:
+    """Whisper is on this machine, and hears faster than people speak. Nothing is downloaded."""
+    if config.asr not in ("auto", "whisper") and not config.asr.startswith("whisper:"):
+        return ok("not asked for")
+    model = config.asr.partition(":")[2] or WHISPER
+    if importlib.util.find_spec("faster_whisper") is None:
+        return warning("not measured: faster-whisper is not installed", "pip install 'emotion-edge[whisper]'")
+    from capture.whisper import Whisper, on_this_machine
+
+    if not on_this_machine(model):
+        get = f"python -m runtime.live --asr whisper:{model} downloads it once, or --asr whisper:FOLDER"
+        return warning(f"not measured: whisper {model} is not on this machine", get)
+    try:
+        hear = Whisper(model, config.language)
+    except SourceError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return fault(detail or str(error), remedy)
+    sound = np.random.default_rng(0).normal(0, 0.03, round(HEARD_S * audio.SAMPLE_RATE_HZ)).astype(np.float32)
+    hear(sound)  # the first one allocates
+    started = time.perf_counter()
+    hear(sound)
+    speed = HEARD_S / (time.perf_counter() - started)
+    told = f"whisper {model} on {hear.device}: {speed:.1f} times real time"
+    if speed > LEAST_SPEED:
+        return ok(told)
+    return warning(told, "take a smaller one: --asr whisper:tiny, or --asr none")
 
 
 def network_speed(config: Config) -> Finding:

@@ -43,6 +43,7 @@ class Check:
     name: str
     look: Callable[[], Finding]
     limit_s: float = TIME_S
+    stuck: str = "close other programs, and run it again"  # what to do when there is no answer
 
     def run(self) -> Finding:
         """What it saw; that it failed or took too long is a fault, too."""
@@ -58,7 +59,7 @@ class Check:
         thread = threading.Thread(target=look, name=self.name, daemon=True)  # a driver may never answer
         thread.start()
         thread.join(self.limit_s)
-        found = seen[0] if seen else fault(f"no answer in {self.limit_s:g} s", "unplug it, plug it in again")
+        found = seen[0] if seen else fault(f"no answer in {self.limit_s:g} s", self.stuck)
         took = round(time.monotonic() - started, 3)
         return msgspec.structs.replace(found, check=self.name, seconds=took)
 

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from capture import devices
 from capture.trouble import SourceError
 from runtime.config import Config
+from runtime.dashboard.address import DEFAULT, Address, AddressError
 from runtime.doctor.finding import Finding, fault, ok, warning
 from runtime.endpoint import EndpointError
 from runtime.keys import KeyFileError
@@ -28,7 +29,11 @@ EXTRAS = {  # module -> its extra, and what is missing without it
     "pyaudio": ("mic", "no microphone"),
     "faster_whisper": ("whisper", "no words but subtitles"),
     "nicegui": ("dashboard", "no page in a browser"),
+    "jinja2": ("report", "no report of a session"),
+    "pyarrow": ("export", "no recordings as Parquet"),
+    "pylsl": ("bridge", "no way to LSL, MQTT, OSC, WebSocket"),
 }
+SYSTEM_LIBRARIES = "sudo apt-get install -y libegl1 libgl1 libgles2 libglib2.0-0 libxcb1"
 LEAST_DISK_BYTES = 1 << 30
 LEAST_MEMORY_BYTES = 1 << 30
 COARSE_CLOCK_S = 1e-3
@@ -81,7 +86,8 @@ def camera(config: Config, listed: Path = devices.VIDEO, folder: Path = devices.
         inside = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
         how = "pass it to the container: --device /dev/video0" if inside else "connect one"
         return warning("none on this machine", f"{how}, or use --input FILE, or --input rtsp://…")
-    wanted = [c for c in found if config.camera in (c.option.split()[1], c.path)]
+    chosen = str(Path(config.camera).resolve()) if config.camera.startswith("/") else config.camera
+    wanted = [c for c in found if chosen in (c.option.split()[1], c.path)]
     if not wanted:
         there = ", ".join(f"{c.option.split()[1]}: {c.name}" for c in found)
         return fault(f"there is no camera {config.camera} (there are {there})", found[0].option)
@@ -124,6 +130,31 @@ def endpoint(config: Config) -> Finding:
         detail, _, remedy = str(error).partition(": ")
         return fault(detail, remedy)
     return ok(f"{config.endpoint} is free")
+
+
+def page(config: Config) -> Finding:
+    """The page can be served where it was asked for, or where it is by itself."""
+    try:
+        address = Address.parse(config.page or DEFAULT)
+        address.check_free()
+    except AddressError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return (fault if config.page else warning)(detail, remedy)
+    return ok(f"{address} is free")
+
+
+def libraries() -> Finding:
+    """OpenCV and MediaPipe find the libraries of the system that they link to."""
+    program = "import cv2, mediapipe\nfrom mediapipe.tasks.python import vision"
+    with tempfile.TemporaryDirectory() as folder:  # MediaPipe brings matplotlib, which keeps a cache
+        environment = os.environ | {"MPLCONFIGDIR": folder}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+        )
+    if done.returncode == 0:
+        return ok("OpenCV and MediaPipe can be loaded")
+    last = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+    return fault(f"OpenCV or MediaPipe cannot be loaded: {last}", SYSTEM_LIBRARIES)
 
 
 def disk(config: Config) -> Finding:

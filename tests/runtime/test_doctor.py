@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from capture import assets, devices
 from runtime import keys
@@ -69,6 +70,33 @@ def at_fault(finding: dict[str, Any], seen: str, remedy: str) -> None:
 
 
 # --- ten faults and more
+
+
+def test_a_page_whose_port_is_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        at_fault(asdict(machine.page(Config(page=address))), "cannot be served on", "--dashboard HOST:PORT")
+    assert machine.page(Config(page=address)).level == "ok"
+
+
+def test_a_library_of_the_system_that_opencv_does_not_find(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
+    )
+    at_fault(one("libraries", PYTHONPATH=str(tmp_path)), r"libGL\.so\.1", "apt-get install -y .*libgl1")
+    assert one("libraries")["level"] == "ok"
+
+
+def test_a_whisper_that_is_damaged_and_one_that_is_measured(tiny_whisper: Path, tmp_path: Path) -> None:
+    heard = one("speed of words", "--asr", f"whisper:{tiny_whisper}")
+    assert re.search(r"on cpu: [\d.]+ times real time", heard["detail"]), heard
+    damaged = Path(shutil.copytree(tiny_whisper, tmp_path / "whisper"))
+    (damaged / "model.bin").unlink()
+    at_fault(one("speed of words", "--asr", f"whisper:{damaged}"), "has no model.bin", "CTranslate2")
+    missing = one(
+        "speed of words", "--asr", "whisper:base", HF_HUB_CACHE=str(tmp_path), HF_HOME=str(tmp_path)
+    )
+    assert missing["level"] == "warning" and "--asr whisper:FOLDER" in missing["remedy"]
 
 
 def test_a_port_in_use(endpoint: str) -> None:
