@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from msgspec import UNSET
 from rich.bar import Bar
 from rich.columns import Columns
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runtime.colours import OTHER, leaning, palette
+from runtime.colours import OTHER, palette
 from runtime.dashboard.phrases import spoken
 from runtime.stream import (
     Emotion,
@@ -26,11 +26,11 @@ from runtime.stream import (
     StatusMessage,
     Transcript,
 )
+from runtime.strips import LastWords, SentimentOfThePast, TopsOfThePast, letters
 
 STATES = {"ok": "green", "degraded": "yellow", "abstain": "dim"}
 SENSES = ("vision", "audio", "text")
 WORDS_KEPT = 100
-HEIGHTS = "▁▂▃▄▅▆▇█"
 HISTORY = 200  # windows in the strip of top emotions, as far as the terminal is wide
 FAINT = "#666666"  # the bars of a window that abstains
 SEEN_S = 2.0  # an older face is none of now
@@ -106,15 +106,15 @@ class StreamView:
             title.append(emotion.state, style=STATES[emotion.state])
             parts.append(_felt(emotion))
             if emotion.emotions is not UNSET:
-                parts.append(_Strip(self._past, emotion.emotions.labels))
+                parts.append(TopsOfThePast(self._past, emotion.emotions.labels))
             elif emotion.sentiment is not UNSET:
-                parts.append(_Line(self._past))
+                parts.append(SentimentOfThePast(self._past))
             parts += [Text(), _senses(emotion)]
             face, seen_s = self._face, self._now_s() - self._faced_s
             if face is not None and face.present and seen_s < SEEN_S:
                 parts.append(Text(f"face     {spoken(face)}", no_wrap=True, overflow="ellipsis"))
             if self._said:
-                parts += [Text(), _Transcript(self._said)]
+                parts += [Text(), LastWords(self._said)]
             if emotion.distillation is not UNSET:
                 parts += [Text(), _teachers(emotion)]
             parts += [Text(), _foot(emotion), *self._health()]
@@ -161,75 +161,6 @@ class StreamView:
         return lines
 
 
-class _Transcript:
-    """The last line of what was said; provisional words are dim."""
-
-    def __init__(self, said: Sequence[Said]) -> None:
-        self._said = said
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room, shown = max(options.max_width - 9, 1), list[Said]()
-        for word in reversed(self._said):
-            room -= len(word.text) + 1
-            if room < 0:
-                break
-            shown.insert(0, word)
-        line = Text("words    ", no_wrap=True, overflow="crop")
-        for word in shown:
-            line.append(f"{word.text} ", style="" if word.committed else "dim italic")
-        yield line
-
-
-class _Strip:
-    """The top emotions of the past windows, the newest at the right: a letter each, and its colour.
-
-    A window that abstains has its best guess without a colour.
-    """
-
-    def __init__(self, past: Sequence[Emotion], labels: Sequence[str]) -> None:
-        self._past, self._letters, self._colours = past, _letters(labels), palette(labels)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = max(options.max_width - 9, 1)
-        strip = Text("past     ", no_wrap=True, overflow="crop")
-        for emotion in self._past[-room:]:
-            top = "" if emotion.emotions is UNSET else emotion.emotions.top
-            sure = top and emotion.state != "abstain"
-            strip.append(self._letters.get(top, "·"), style=self._colours.get(top, OTHER) if sure else "dim")
-        yield strip
-
-
-class _Line:
-    """The sentiment of the past windows, the newest at the right: low to high, its colour by the sign."""
-
-    def __init__(self, past: Sequence[Emotion]) -> None:
-        self._past = past
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = max(options.max_width - 9, 1)
-        line = Text("past     ", no_wrap=True, overflow="crop")
-        for emotion in self._past[-room:]:
-            if emotion.sentiment is UNSET:
-                line.append("·", style="dim")
-                continue
-            low, high = emotion.sentiment.scale
-            share = min(max((emotion.sentiment.value - low) / (high - low), 0.0), 1.0)
-            line.append(
-                HEIGHTS[round(share * (len(HEIGHTS) - 1))],
-                style="dim" if emotion.state == "abstain" else leaning(emotion.sentiment.value, (low, high)),
-            )
-        yield line
-
-
-def _letters(labels: Sequence[str]) -> dict[str, str]:
-    """A letter for each label, its own wherever possible: sad is s, surprise is u."""
-    letters: dict[str, str] = {}
-    for label in labels:
-        free = [letter for letter in label if letter not in letters.values()]
-        letters[label] = (free or [*label, "?"])[0]
-    return letters
-
-
 def _felt(emotion: Emotion) -> RenderableType:
     """A bar for each emotion, and for the sentiment. A window that abstains must not look like an answer."""
     unsure, guess = emotion.state == "abstain", ""
@@ -238,12 +169,12 @@ def _felt(emotion: Emotion) -> RenderableType:
     table.add_column(ratio=1)
     table.add_column(justify="right", no_wrap=True)
     if emotion.emotions is not UNSET:
-        letters, colours = _letters(emotion.emotions.labels), palette(emotion.emotions.labels)
+        marks, colours = letters(emotion.emotions.labels), palette(emotion.emotions.labels)
         guess = emotion.emotions.top
         for label, score in zip(emotion.emotions.labels, emotion.emotions.scores, strict=True):
             bold = "dim" if unsure else "bold" if label == emotion.emotions.top else ""
             name = Text(label, style=bold)
-            at = label.find(letters[label])
+            at = label.find(marks[label])
             name.stylize("underline", at, at + 1)  # the letter that stands for it in the strip
             table.add_row(
                 name,
