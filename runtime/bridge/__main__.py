@@ -25,7 +25,7 @@ examples:
 A bridge is a subscriber like any other, in a process of its own: start it before or after the session, and
 as many as you like. It waits for a session, and for the next one when that has ended.
 
-pip install 'emotion-edge[bridge]' brings what lsl, websocket, mqtt and osc need; ros2 runs in the Python of
+pip install '.[bridge]' in the clone brings what lsl, websocket, mqtt and osc need; ros2 runs in the Python of
 your ROS 2.
 
 exit status: 0 you pressed Ctrl-C; 2 an option or an address cannot be used; 3 the other side is gone.

@@ -39,9 +39,9 @@ class Losses:
         self.count = 0
         self._why, self._told, self._told_at = why, 0, float("-inf")
 
-    def one(self) -> None:
-        """Another one is lost."""
-        self.count += 1
+    def add(self, count: int = 1) -> None:
+        """So many more are lost."""
+        self.count += count
         if time.monotonic() - self._told_at >= TELL_S:
             self.tell()
 
@@ -54,7 +54,7 @@ class Losses:
 
 def missing(what: str) -> BridgeError:
     """The error for a library that is not installed."""
-    return BridgeError(f"{what} is not installed: pip install 'emotion-edge[bridge]'")
+    return BridgeError(f"{what} is not installed: pip install '.[bridge]' in the clone")
 
 
 def host_port(text: str, default_port: int) -> tuple[str, int]:

@@ -6,6 +6,7 @@ Source: MQTT 3.1.1 (OASIS). ``session.begin`` is retained, so that a newcomer kn
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -51,6 +52,8 @@ class MqttBridge:
         self._retained = ""  # the topic of what a newcomer finds
         self._answered = threading.Event()  # the broker took the connection, or refused it
         self._losses = Losses(f"{self._host}:{self._port} does not take them")
+        self._under_way = 0  # messages that the broker has not confirmed; both threads count
+        self._counting = threading.Lock()
 
     def open(self) -> str:
         try:
@@ -62,6 +65,7 @@ class MqttBridge:
         client.max_queued_messages_set(QUEUED)
         client.will_set(self._state, "offline", qos=1, retain=True)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
+        client.on_publish = lambda *_: self._count(-1)
         if self._user is not None:
             client.username_pw_set(self._user, os.environ.get(PASSWORD))
         if self._tls:
@@ -96,14 +100,21 @@ class MqttBridge:
         if isinstance(message, SessionEnd):
             self._forget()
 
-    def _publish(self, topic: str, content: bytes, *, careful: bool = True, lasting: bool = True) -> None:
+    def _publish(self, topic: str, content: bytes, *, careful: bool = True, lasting: bool = True) -> Any:
         """To the broker's queue; what has no place in it any more is counted."""
         from paho.mqtt.client import MQTT_ERR_QUEUE_SIZE, MQTT_ERR_SUCCESS
 
-        status = self._client.publish(topic, content, qos=int(careful), retain=lasting).rc
+        info = self._client.publish(topic, content, qos=int(careful), retain=lasting)
         # A careful message waits for a broker that is away, while there is room.
-        if status == MQTT_ERR_QUEUE_SIZE or (status != MQTT_ERR_SUCCESS and not careful):
-            self._losses.one()
+        if info.rc == MQTT_ERR_QUEUE_SIZE or (info.rc != MQTT_ERR_SUCCESS and not careful):
+            self._losses.add()
+        else:
+            self._count(1)
+        return info
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._under_way += change
 
     def _forget(self) -> None:
         """What is retained must not outlive the session, nor the bridge."""
@@ -114,14 +125,16 @@ class MqttBridge:
     def close(self) -> None:
         if self._client is None:
             return
-        self._losses.tell()
         if self._client.is_connected():
             self._forget()
-            gone = self._client.publish(self._state, "offline", qos=1, retain=True)
-            gone.wait_for_publish(CLOSE_S)
+            gone = self._publish(self._state, b"offline")
+            with contextlib.suppress(ValueError, RuntimeError):  # no room for it, or the broker has just gone
+                gone.wait_for_publish(CLOSE_S)
         self._client.disconnect()
         self._client.loop_stop()
         self._client = None
+        self._losses.add(self._under_way)  # they waited for a broker that did not come back in time
+        self._losses.tell()
 
     @property
     def _state(self) -> str:
@@ -132,7 +145,7 @@ class MqttBridge:
             self._refused = str(reason)
         else:
             self._refused = ""
-            client.publish(self._state, "online", qos=1, retain=True)
+            self._publish(self._state, b"online")
         self._answered.set()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:

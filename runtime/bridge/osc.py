@@ -113,4 +113,4 @@ class OscBridge:
 
 def address(label: str) -> str:
     """A label as a part of an OSC address: what has a meaning there, or is no printable ASCII, becomes _."""
-    return "".join("_" if c in " #*,/?[]{}" or not "!" <= c <= "~" else c for c in label)
+    return "".join("_" if c in "#*,/?[]{}" or not "!" <= c <= "~" else c for c in label) or "_"

@@ -7,6 +7,7 @@ from a page must come from this machine's own or from an origin that was allowed
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import secrets
@@ -83,16 +84,17 @@ class WebSocketBridge:
             ) from error
 
     def close(self) -> None:
-        self._losses.tell()
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # the loop has ended in between
+                self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(CLOSE_S)
+        self._losses.tell()
 
-    def _spread(self, text: str) -> None:
+    def _spread(self, text: str | None) -> None:
         for queue in self._clients:
             if queue.full():
                 queue.get_nowait()
-                self._losses.one()
+                self._losses.add()
             queue.put_nowait(text)
 
     async def _run(self) -> None:
@@ -113,11 +115,10 @@ class WebSocketBridge:
         self._ready.set()
         async with server:
             await self._stop.wait()
-            for queue in self._clients:
-                if queue.full():
-                    queue.get_nowait()
-                queue.put_nowait(None)
+            self._spread(None)
             await asyncio.sleep(0.05 if self._clients else 0)  # what is queued goes out
+            # The last of what a queue holds is the end, which is no message.
+            self._losses.add(sum(max(queue.qsize() - 1, 0) for queue in self._clients))
 
     def _admit(self, connection: Any, request: Any) -> Any:
         """Refuse who must not listen; None lets the handshake go on."""

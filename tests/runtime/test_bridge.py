@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import json
 import math
@@ -27,10 +26,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import stream
-from runtime.bridge.bridge import BridgeError, host_port
+from runtime.bridge.bridge import BridgeError, Losses, host_port
 from runtime.bridge.lsl import SETTINGS, channels
+from runtime.bridge.mqtt import MqttBridge
 from runtime.bridge.osc import address
-from runtime.bridge.ros2 import Ros2Bridge, expression
+from runtime.bridge.ros2 import EXPRESSIONS, expression
+from runtime.bridge.websocket import WebSocketBridge
 from runtime.stream import Emotion
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +149,11 @@ def test_lsl_carries_the_session_with_names_units_and_the_time_of_each_window(
         units[names[-1]] = channel.child_value("unit")
         channel = channel.next_sibling("channel")
     acquired = described.desc().child("acquisition")
+    assert acquired.child_value("manufacturer") == "emotion-edge"
+    begin = next(one for one in listener.messages if one["type"] == "session.begin")
+    assert acquired.child_value("software") == begin["software"]
+    for info in (described, events.info(10)):
+        assert info.desc().child_value("session") == "lab"
     samples, times = [], []
     deadline = time.monotonic() + 20
     while len(samples) < WINDOWS and time.monotonic() < deadline:
@@ -172,7 +178,12 @@ def test_lsl_carries_the_session_with_names_units_and_the_time_of_each_window(
             for logit, label in zip(one.get("logits", ()), felt["labels"] if felt else (), strict=True):
                 assert sample[f"{sense}_logit_{label}"] == logit
         assert now_s - 20 < t_s < now_s  # a window's end is over when it is published
-        assert told["model"]["hash"] == acquired.child_value("serial_number")
+        model = told["model"]
+        assert acquired.child_value("serial_number") == model["hash"]
+        assert acquired.child_value("model") == model["name"]
+        assert acquired.child_value("engine") == f"{model['engine']}, {model['precision']}"
+        lasted_s = (told["time"]["end_ns"] - told["time"]["start_ns"]) / 1e9
+        assert float(described.desc().child_value("window_s")) == pytest.approx(lasted_s, abs=1e-3)
     spacing = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert sorted(spacing)[len(spacing) // 2] == pytest.approx(0.5, abs=0.02)  # the hop, without jitter
     assert units["p_happy"] == "probability"
@@ -188,16 +199,7 @@ def test_lsl_carries_the_session_with_names_units_and_the_time_of_each_window(
 
 
 def test_a_sense_that_is_absent_at_first_has_its_channels_and_is_no_number() -> None:
-    absent = stream.Modality(present=False, coverage=0.0, reason="no_device")
-    message = Emotion(
-        session="lab", seq=1, state="degraded", final=True,
-        time=stream.Time(clock="media", start_ns=0, end_ns=10**9, published_ns=10**9, wall=stream.wall(0)),
-        emotions=stream.Emotions(labels=("happy", "sad"), scores=(0.25, 0.75), top="sad"),
-        modalities=stream.Modalities(text=absent, audio=absent, vision=absent),
-        latency_ms=stream.Latency(infer=1.0, publish=0.5, total=1.5),
-        dropped=stream.Lost(),
-        model=stream.Model(name="dmd", hash="a", features="b", engine="e", precision="fp32"),
-    )  # fmt: skip
+    message = window()
     names = channels(message)
     assert {"p_happy", "p_sad", "vision_logit_happy", "vision_logit_sad", "vision_present"} < set(names)
     assert not {"top", "wall", "state", "vision_reason"} & set(names)
@@ -246,10 +248,67 @@ def test_websocket_carries_every_message_letter_by_letter_and_tells_newcomers_wh
     asyncio.run(frozen())
 
 
+@pytest.fixture
+def chrome() -> Iterator[Any]:
+    """Chromium without a window, with its console."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def test_the_lines_of_javascript_in_the_docs_print_what_is_felt_in_a_page_of_this_machine(
+    session: tuple[str, Listener], bridge: Callable[..., subprocess.Popen[str]], chrome: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
+    found = re.search(r"```javascript\n(.*?)```", (ROOT / "docs/how-to-web.md").read_text(), re.DOTALL)
+    assert found and found[1].count("127.0.0.1:8564") == 1
+    port, web_port = free_port(), free_port()
+    bridge("websocket", "--serve", f"127.0.0.1:{port}")
+    page = tmp_path / "page.html"
+    page.write_text(f"<script>{found[1].replace('8564', str(port))}</script>")
+    web = subprocess.Popen(
+        [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(web_port)],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: listens(web_port))
+        chrome.get(f"http://127.0.0.1:{web_port}/page.html")
+        printed: list[str] = []
+        while len(printed) < 4:
+            printed += lines(chrome, "console-api")
+            time.sleep(0.1)
+        chrome.get(page.as_uri())  # from the disk: refused, as the page says
+        wait_for(lambda: any("403" in line for line in lines(chrome, "network")))
+    finally:
+        web.terminate()
+        web.wait(10)
+    told = session[1].windows().values()
+    heard = {f"{one['state']} {one['emotions']['top']}" for one in told if "emotions" in one}
+    for line in printed:
+        assert any(one in line.replace('"', "") for one in heard), line
+
+
+def lines(chrome: Any, source: str) -> list[str]:
+    """What the browser's console says that it has not said before."""
+    return [entry["message"] for entry in chrome.get_log("browser") if entry["source"] == source]
+
+
 @pytest.mark.parametrize(
     ("options", "origin", "path", "status"),
     [
         ((), "https://somewhere.example", "/", 403),
+        ((), "null", "/", 403),  # a file opened from the disk
         ((), "http://localhost:5173", "/", 101),
         (("--allow-origin", "https://somewhere.example"), "https://somewhere.example", "/", 101),
         (("--token", "a-long-token"), None, "/", 401),
@@ -396,10 +455,125 @@ def test_messages_that_a_broker_does_not_take_are_counted(
     assert f"messages lost: 127.0.0.1:{port} does not take them" in errors
 
 
+def window(seq: int = 1, **changes: Any) -> Emotion:
+    """A window without any sense, for what needs no session."""
+    absent = stream.Modality(present=False, coverage=0.0, reason="no_device")
+    message = Emotion(
+        session="lab", seq=seq, state="degraded", final=True,
+        time=stream.Time(clock="media", start_ns=0, end_ns=10**9, published_ns=10**9, wall=stream.wall(0)),
+        emotions=stream.Emotions(labels=("happy", "sad"), scores=(0.25, 0.75), top="sad"),
+        modalities=stream.Modalities(text=absent, audio=absent, vision=absent),
+        latency_ms=stream.Latency(infer=1.0, publish=0.5, total=1.5),
+        dropped=stream.Lost(),
+        model=stream.Model(name="dmd", hash="a", features="b", engine="e", precision="fp32"),
+    )  # fmt: skip
+    return msgspec.structs.replace(message, **changes)
+
+
+def test_windows_beyond_the_queue_for_a_broker_and_those_left_in_it_are_counted(
+    mosquitto: tuple[int, subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port, server = mosquitto
+    monkeypatch.setattr("runtime.bridge.mqtt.QUEUED", 4)
+    monkeypatch.setattr("runtime.bridge.bridge.TELL_S", 1000.0)  # however slow this machine is
+    monkeypatch.setenv("MQTT_PASSWORD", "secret")
+    bridge = MqttBridge(f"127.0.0.1:{port}", user="robot")
+    bridge.open()
+    bridge.send(window())  # this one arrives
+    wait_for(lambda: bridge._under_way == 0)
+    server.terminate()
+    server.wait(10)
+    wait_for(lambda: "the broker is gone" in caplog.text)
+    for seq in range(10):
+        bridge.send(window(seq))
+    assert said(caplog) == ["1 messages lost"]  # at once, and not again so soon
+    bridge.close()
+    assert said(caplog) == ["1 messages lost", "10 messages lost"]  # 6 had no place, 4 waited in vain
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log says about losses, without the reasons."""
+    lines = (record.getMessage() for record in caplog.records)
+    return [line.partition(":")[0] for line in lines if "messages lost" in line]
+
+
+def test_losses_are_told_at_once_then_now_and_then_and_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("runtime.bridge.bridge.time.monotonic", lambda: now_s)
+    losses = Losses("why")
+    for _ in range(25):
+        losses.add()
+        now_s += 1
+    losses.tell()
+    losses.tell()
+    assert said(caplog) == [f"{count} messages lost" for count in (1, 11, 21, 25)]
+    Losses("nothing was").tell()
+    assert len(said(caplog)) == 4
+
+
+def test_what_a_slow_browser_loses_is_counted_and_a_fast_one_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
+    from websockets.sync.client import connect
+
+    monkeypatch.setattr("runtime.bridge.websocket.QUEUED", 4)
+    monkeypatch.setattr("runtime.bridge.bridge.TELL_S", 1000.0)  # however slow this machine is
+    port, sent = free_port(), 400
+    bridge = WebSocketBridge(f"127.0.0.1:{port}")
+    bridge.open()
+    # 64 kB each: what the kernel and the client buffer is soon full.
+    long = stream.Model(name="x" * 2**16, hash="a", features="b", engine="e", precision="fp32")
+    with connect(f"ws://127.0.0.1:{port}/") as fast, socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        assert slow.recv(12) == b"HTTP/1.1 101"  # and nothing any more
+        wait_for(lambda: len(bridge._clients) == 2)
+        for seq in range(sent):
+            bridge.send(window(seq, model=long))
+            assert json.loads(fast.recv(timeout=10))["seq"] == seq
+        assert said(caplog) == ["1 messages lost"]
+        bridge.close()
+    lost = int(said(caplog)[-1].split()[0])
+    assert 100 < lost < sent and len(said(caplog)) == 2
+
+
+def test_messages_that_are_still_queued_for_a_browser_at_the_end_are_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
+    monkeypatch.setattr("runtime.bridge.bridge.TELL_S", 1000.0)
+    bridge = WebSocketBridge(f"127.0.0.1:{free_port()}")
+    bridge.open()
+    bridge._clients.add(asyncio.Queue(4))  # of somebody who takes nothing from it
+    for seq in range(10):
+        bridge.send(window(seq))
+    bridge.close()
+    assert said(caplog) == ["1 messages lost", "10 messages lost"]
+
+
+def test_a_server_that_has_ended_is_an_error_with_what_to_do() -> None:
+    pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
+    bridge = WebSocketBridge(f"127.0.0.1:{free_port()}")
+    bridge.open()
+    assert bridge._loop is not None and bridge._thread is not None
+    bridge._loop.call_soon_threadsafe(bridge._stop.set)
+    bridge._thread.join(10)
+    with pytest.raises(BridgeError, match="start the bridge again"):
+        bridge.send(window())
+    bridge.close()
+
+
 @given(st.text())
 def test_whatever_a_label_is_its_osc_address_is_one(label: str) -> None:
-    assert len(address(label)) == len(label)
-    assert re.fullmatch(r"[!-~]*", address(label)) and not set(address(label)) & set("#*,/?[]{}")
+    assert len(address(label)) == max(len(label), 1)
+    assert re.fullmatch(r"[!-~]+", address(label)) and not set(address(label)) & set("#*,/?[]{}")
 
 
 def test_a_broker_that_refuses_the_password_is_one_line_and_a_status(
@@ -444,16 +618,37 @@ def test_osc_carries_each_window_as_a_bundle_of_numbers(
             assert content["/emotion/homo"] == pytest.approx(told["distillation"]["homo"], abs=1e-6)
 
 
+EXPRESSION_MSG = """\
+std_msgs/Header header
+string NEUTRAL="neutral"
+string ANGRY="angry"
+string SAD="sad"
+string HAPPY="happy"
+string SURPRISED="surprised"
+string DISGUSTED="disgusted"
+string SCARED="scared"
+string expression
+float32 valence
+float32 arousal
+float32 confidence
+"""  # msg/Expression.msg of hri_msgs 2, github.com/ros4hri/hri_msgs, with the constants that we use
+
+
+def ros_types(rosbags: Any) -> Any:
+    """The message types of a ROS 2 that has hri_msgs."""
+    store = rosbags.get_typestore(rosbags.Stores.ROS2_JAZZY)
+    store.register(rosbags.get_types_from_msg(EXPRESSION_MSG, "hri_msgs/msg/Expression"))
+    return store
+
+
 def test_what_goes_to_ros_is_an_expression_of_ros4hri_in_ros_own_encoding(
     session: tuple[str, Listener],
 ) -> None:
     """Without ROS: its message definition, and a second implementation of its wire format."""
     rosbags = pytest.importorskip("rosbags.typesys", reason="rosbags is not installed")
-    store = rosbags.get_typestore(rosbags.Stores.ROS2_HUMBLE)
-    definition = (
-        "std_msgs/Header header\nstring expression\nfloat32 valence\nfloat32 arousal\nfloat32 confidence\n"
-    )
-    store.register(rosbags.get_types_from_msg(definition, "hri_msgs/msg/Expression"))
+    store = ros_types(rosbags)
+    constants = {value for _, _, value in store.fielddefs["hri_msgs/msg/Expression"][0]}
+    assert set(EXPRESSIONS.values()) == constants
     types = store.types
     wait_for(lambda: len(session[1].windows()) >= 4)
     for told in session[1].windows().values():
@@ -471,74 +666,118 @@ def test_what_goes_to_ros_is_an_expression_of_ros4hri_in_ros_own_encoding(
         else:
             assert message.emotions is not msgspec.UNSET
             assert back.confidence == pytest.approx(max(message.emotions.scores), abs=1e-6)
-            assert back.expression in ("angry", "disgusted", "scared", "happy", "neutral", "sad", "surprised")
+            assert back.expression in constants
         assert math.isnan(back.arousal)
         assert stream.wall(back.header.stamp.sec * 10**9 + back.header.stamp.nanosec) == message.time.wall
 
 
-ROS = {  # as much of ROS 2 as the bridge asks for; what it does is written down
+ROS = {  # as much of ROS 2 as the bridge asks for: messages as strict as ROS's, and a log of what is done
+    "ros_messages.py": f"""
+from rosbags import typesys
+store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+store.register(typesys.get_types_from_msg('''{EXPRESSION_MSG}''', "hri_msgs/msg/Expression"))
+PLAIN = {{"string": str, "float32": float, "int32": int, "uint32": int}}
+def made(name):
+    kinds = {{}}
+    for field, (_, kind) in store.fielddefs[name][1]:
+        kinds[field] = PLAIN[kind[0]] if isinstance(kind, tuple) else made(kind)
+    class Message:
+        __slots__ = tuple(kinds)
+        __msgtype__ = name
+        def __init__(self, **values):
+            for field, kind in kinds.items():
+                setattr(self, field, values.pop(field, kind()))
+            assert not values, values
+        def __setattr__(self, field, value):
+            assert field not in kinds or type(value) is kinds[field], (field, value)
+            object.__setattr__(self, field, value)
+    return Message
+""",
+    "hri_msgs/msg.py": "from ros_messages import made\nExpression = made('hri_msgs/msg/Expression')\n",
+    "std_msgs/msg.py": "from ros_messages import made\nString = made('std_msgs/msg/String')\n",
+    "rclpy/signals.py": "import enum\nSignalHandlerOptions = enum.Enum('SignalHandlerOptions', 'NO ALL')\n",
     "rclpy/__init__.py": """
-done = []
+import json, os, signal
+from ros_messages import store
+from rclpy.signals import SignalHandlerOptions
+alive = False
+def log(what, **more):
+    with open(os.environ["ROS_DONE"], "a") as file:
+        print(json.dumps({"what": what} | more), file=file)
+def init(*, args=None, context=None, domain_id=None, signal_handler_options=None):
+    global alive
+    alive = True
+    if signal_handler_options is not SignalHandlerOptions.NO:
+        signal.signal(signal.SIGINT, lambda *_: try_shutdown())  # as rclpy does unless it is told not to
+    log("init")
+def try_shutdown(*, context=None):
+    global alive
+    if alive:
+        log("shutdown")
+    alive = False
 class Publisher:
-    def __init__(self, topic): self.topic = topic
-    def publish(self, message): done.append((self.topic, message))
+    def __init__(self, kind, topic, depth):
+        self.kind, self.topic = kind, topic
+        log("publisher", kind=kind.__msgtype__, topic=topic, depth=depth)
+    def publish(self, message):
+        assert alive and type(message) is self.kind
+        content = bytes(store.serialize_cdr(message, message.__msgtype__))
+        log("publish", topic=self.topic, content=content.hex())
 class Node:
-    def create_publisher(self, kind, topic, depth):
-        done.append((kind.__name__, topic))
-        return Publisher(topic)
-    def destroy_node(self): done.append("destroyed")
-def init(args, signal_handler_options): done.append(f"init {signal_handler_options}")
-def create_node(name): done.append(name); return Node()
-def try_shutdown(): done.append("shut down")
+    def create_publisher(self, msg_type, topic, qos_profile): return Publisher(msg_type, topic, qos_profile)
+    def destroy_node(self):
+        assert alive
+        log("destroy")
+def create_node(node_name):
+    assert alive
+    log("node", name=node_name)
+    return Node()
 """,
-    "rclpy/signals.py": "class SignalHandlerOptions:\n    NO = 'NO'\n",
-    "std_msgs/msg.py": "class String:\n    def __init__(self, data=''): self.data = data\n",
-    "hri_msgs/msg.py": """
-class Time: __slots__ = ("sec", "nanosec")
-class Header:
-    __slots__ = ("stamp", "frame_id")
-    def __init__(self): self.stamp, self.frame_id = Time(), ""
-class Expression:
-    __slots__ = ("header", "expression", "valence", "arousal", "confidence")
-    def __init__(self): self.header = Header()
-""",
-}
+}  # fmt: skip
 
 
-def test_the_ros_bridge_makes_a_node_publishes_both_topics_and_leaves_signals_alone(
-    session: tuple[str, Listener], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_ros_bridge_publishes_both_topics_until_ctrl_c_and_shuts_down_once(
+    session: tuple[str, Listener], bridge: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """Against a stand-in: that names, order and fields are right is shown, that ROS takes them is not."""
+    """Against a stand-in: that names, types and order are right is shown, that ROS takes them is not."""
+    rosbags = pytest.importorskip("rosbags.typesys", reason="rosbags is not installed")
     for name, text in ROS.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    wait_for(lambda: bool(session[1].windows()))
-    message = stream.decode(msgspec.json.encode(next(iter(session[1].windows().values()))))
-    bridge = Ros2Bridge()
-    try:
-        assert bridge.open() == "ROS 2 topics /humans/faces/anonymous/expression and /emotion_edge/message"
-        bridge.send(message)
-        bridge.close()
-        bridge.close()
-        done = importlib.import_module("rclpy").done
-    finally:
-        for name in list(sys.modules):
-            if name.split(".")[0] in ("rclpy", "std_msgs", "hri_msgs"):
-                del sys.modules[name]
+    done_file, listener = tmp_path / "done", session[1]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    process = bridge("ros2", PYTHONPATH=path, ROS_DONE=str(done_file))
+    face = "/humans/faces/anonymous/expression"
+    assert process.where.endswith(f"ROS 2 topics {face} and /emotion_edge/message\n")  # type: ignore[attr-defined]
+    wait_for(lambda: done_file.read_text().count(face) > 3)  # its publisher, and three windows
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=15)
+    assert (process.returncode, errors) == (0, "")
+    done = [json.loads(line) for line in done_file.read_text().splitlines()]
     assert done[:4] == [
-        "init NO",
-        "emotion_edge",
-        ("Expression", "/humans/faces/anonymous/expression"),
-        ("String", "~/message"),
+        {"what": "init"},
+        {"what": "node", "name": "emotion_edge"},
+        {"what": "publisher", "kind": "hri_msgs/msg/Expression", "topic": face, "depth": 10},
+        {"what": "publisher", "kind": "std_msgs/msg/String", "topic": "~/message", "depth": 10},
     ]
-    (where, text), (face, filled) = done[4:6]
-    assert where == "~/message" and stream.decode(text.data.encode()) == message
-    assert face == "/humans/faces/anonymous/expression" and isinstance(message, Emotion)
-    told = expression(message)
-    assert (filled.expression, filled.confidence) == (told["expression"], told["confidence"])
-    assert filled.header.stamp.sec == told["header"]["stamp"]["sec"]
-    assert done[6:] == ["destroyed", "shut down"]
+    assert done[-2:] == [{"what": "destroy"}, {"what": "shutdown"}]
+    assert {one["what"] for one in done[4:-2]} == {"publish"}
+    store, told, faces = ros_types(rosbags), [], []
+    for one in done[4:-2]:
+        content, is_face = bytes.fromhex(one["content"]), one["topic"] == face
+        kind = "hri_msgs/msg/Expression" if is_face else "std_msgs/msg/String"
+        (faces if is_face else told).append(store.deserialize_cdr(content, kind))
+    messages = [json.loads(one.data) for one in told]
+    wait_for(lambda: all(one in listener.messages for one in messages if one["type"] == "emotion"))
+    windows = [one for one in messages if one["type"] == "emotion"]
+    assert len(windows) == len(faces) >= 3
+    for message, filled in zip(windows, faces, strict=True):
+        fields = expression(msgspec.convert(message, Emotion))
+        assert (filled.expression, filled.header.frame_id) == (fields["expression"], "")
+        assert filled.confidence == pytest.approx(fields["confidence"], abs=1e-6)
+        assert filled.valence == pytest.approx(fields["valence"], nan_ok=True)
+        stamp = filled.header.stamp
+        assert {"sec": stamp.sec, "nanosec": stamp.nanosec} == fields["header"]["stamp"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
