@@ -34,6 +34,7 @@ CARRIES: dict[str, tuple[type, ...]] = {  # what may come over the pipe of a str
     "vision": (FeatureBlock, Status),
 }
 RAW: dict[str, tuple[type, ...]] = {"audio": (Pcm,), "vision": (Picture,)}  # only where it was asked for
+PORTION = 64  # corrupt messages that are skipped at a time
 QUEUE_MESSAGES = 256  # per stream: more than 5 s of vision, 10 s of audio blocks
 
 
@@ -145,8 +146,11 @@ class Receiver:
         self.socket.bind(endpoint)
 
     def receive(self) -> Message | None:
-        """The next message, or None when none is waiting. Corrupt ones are counted and skipped."""
-        while True:
+        """The next message, or None when none is waiting. Corrupt ones are counted and skipped.
+
+        A flood of them is skipped in portions: None does not hold up who has other things to do.
+        """
+        for _ in range(PORTION):
             try:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -159,6 +163,7 @@ class Receiver:
                 self.last_error = str(error)
                 continue
             return message
+        return None
 
     def close(self) -> None:
         self.socket.close()

@@ -97,10 +97,11 @@ def on_this_machine(model: str) -> bool:
 
 def smaller_here(model: str) -> list[str]:
     """The smaller sizes of a model that are on this machine, the largest first; nothing is downloaded."""
-    size, dot, english = model.partition(".")
+    english = ".en" if model.endswith(".en") else ""
+    size = model.removesuffix(".en")
     size = "large-v3" if size.startswith(("large", "turbo", "distil-large")) else size.removeprefix("distil-")
     smaller = SIZES[SIZES.index(size) + 1 :] if size in SIZES else ()
-    return [name for one in smaller if on_this_machine(name := one + dot + english)]
+    return [name for one in smaller if on_this_machine(name := one + english)]
 
 
 def _load(model: str, device: str, compute_type: str) -> Any:

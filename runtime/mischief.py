@@ -144,11 +144,15 @@ class Mischief:
     def _storm(self) -> None:
         fault = self._begin("200 subscribers come and go")
         one: zmq.Socket[bytes]
+        shaken: zmq.Socket[bytes]
         for _ in range(200):
             with zmq.Context.instance().socket(zmq.SUB) as one:
+                shaken = one.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
                 one.setsockopt(zmq.LINGER, 0)
                 one.connect(self._endpoint)
                 one.subscribe(b"emotion")
+                shaken.poll(1000)  # one that is closed before had no connection
+                one.disable_monitor()
         fault.over_s = self._now_s()
 
     def _freeze(self) -> None:

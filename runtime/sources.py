@@ -114,8 +114,10 @@ class LiveSource:
         self._supervisor = Supervisor(processes, watch_stalls=paced)
         self._senses = {sense.stream for sense in senses}
         self._devices = {sense.stream for sense in senses if sense.device}
-        self._recognises = any("whisper" in word for sense in senses for word in sense.arguments)
+        self._recognises = any(word.startswith("whisper") for sense in senses for word in sense.arguments)
         self._wishes: dict[StreamName, Wish] = {}
+        self._gone: set[StreamName] = set()  # told to go: only then does a process take wishes
+        self._turn = 0
         self._states: dict[StreamName, State] = {}
         self._settled: set[StreamName] = set()  # ready, or known not to be: nobody waits for it
         self._heard_ns: dict[StreamName, int] = {}
@@ -153,7 +155,7 @@ class LiveSource:
             self._injected.append(Arrival(self.start_ns, arrival.message))
         for stream, state in self._states.items():
             if state == "ready":
-                self._supervisor.go(stream, Go(self._host_clock(), self.start_ns))
+                self._go(stream, self.start_ns)
 
     def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
         for event in self._supervisor.poll():
@@ -161,7 +163,8 @@ class LiveSource:
         if self._injected:
             return self._injected.popleft()
         wanted = wanted or STREAMS
-        for stream in wanted:
+        self._turn += 1  # nobody who always has something to say keeps the others waiting
+        for stream in (*wanted[self._turn % len(wanted) :], *wanted[: self._turn % len(wanted)]):
             receiver = self._receivers[stream]
             message = receiver.receive()
             if receiver.corrupt > self._corrupt_said[stream]:
@@ -203,7 +206,8 @@ class LiveSource:
         for stream, wish in wishes.items():
             if stream in self._senses and self._wishes.get(stream, Wish()) != wish:
                 self._wishes[stream] = wish
-                self._supervisor.tell(stream, wish)
+                if stream in self._gone:  # who waits for its go is told with it
+                    self._supervisor.tell(stream, wish)
 
     def restarts(self) -> dict[StreamName, int]:
         return {stream: self._supervisor.restarts(stream) for stream in STREAMS}
@@ -227,9 +231,7 @@ class LiveSource:
         if status.state == "ready" and before != "ready" and self._running:
             heard_ns = self._heard_ns.get(stream, self.start_ns)
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
-            self._supervisor.go(stream, Go(self._host_clock(), start_ns))
-            if stream in self._wishes:
-                self._supervisor.tell(stream, self._wishes[stream])
+            self._go(stream, start_ns)
             if stream in self._died_ns:
                 lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
                 self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
@@ -238,9 +240,16 @@ class LiveSource:
         elif status.state != before and status.state in ("absent", "failed", "degraded"):
             self.events.append(f"{stream}: {status.state}: {status.detail or status.reason}")
 
+    def _go(self, stream: StreamName, start_ns: int) -> None:
+        self._supervisor.go(stream, Go(self._host_clock(), start_ns))
+        self._gone.add(stream)
+        if stream in self._wishes:
+            self._supervisor.tell(stream, self._wishes[stream])
+
     def _note(self, event: Exit | Restart) -> None:
         stream = event.stream
         self._settled.add(stream)
+        self._gone.discard(stream)
         if isinstance(event, Restart):
             self._states.pop(stream, None)
             self.events.append(f"{stream}: restarting the capture process ({event.cause})")

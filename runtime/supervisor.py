@@ -177,7 +177,8 @@ class Supervisor:
 
     def _ended(self, child: _Child, code: int, now: float) -> Exit:
         assert child.process is not None and child.process.stdin is not None
-        child.process.stdin.close()
+        with contextlib.suppress(OSError):  # what it was told last may still lie in the buffer
+            child.process.stdin.close()
         child.process = None
         stream = child.sense.stream
         if code == EXIT_ENDED:

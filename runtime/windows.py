@@ -42,6 +42,8 @@ BIN_NS = 100_000_000  # coverage is counted in bins of 0.1 s, so that it does no
 MIN_COVERAGE = 0.1  # a face seen in less of its window than this is absent
 LATE_NS = 30_000_000_000  # words that come later than this after a window change it no more
 MAX_LAG_NS = 1_000_000_000  # a sense whose newest sample is older than this has left
+AHEAD_NS = 10_000_000_000  # a sample that is so much newer than its arrival is none
+JUMP_NS = 3_600_000_000_000  # nor is one of a film that comes an hour after what was heard before
 MIN_SPEECH_S = 0.3  # less speech than this in the window is a silent room
 SPEECH = 0.5  # Silero's probability above which a frame counts as speech
 
@@ -98,7 +100,7 @@ class StreamHistory:
     samples: deque[tuple[int, npt.NDArray[np.float32]]] = field(default_factory=deque)
     words: deque[Word] = field(default_factory=deque)
     blocks: deque[FeatureBlock] = field(default_factory=deque)
-    refused: int = 0  # messages of another feature spec, or of another size than theirs says
+    refused: int = 0  # messages of another feature spec, of another size than theirs says, or of the future
 
     @property
     def lost(self) -> int:
@@ -157,6 +159,9 @@ class Windower:
 
     def add(self, message: Message, t_arrival_ns: int) -> Iterator[Window]:
         """Take in a message and cut the windows that it completes, first those that waited for words."""
+        if self._from_the_future(message, t_arrival_ns):
+            self.streams[message.stamp.stream].refused += 1
+            return
         self._take(message)
         if message.stamp.stream == "text":
             yield from self._revise(t_arrival_ns)
@@ -166,6 +171,19 @@ class Windower:
             if not any(self._awaited(name) for name in STREAMS):
                 return  # only time itself goes on: the deadline cuts
             yield self._cut(t_arrival_ns)
+
+    def _from_the_future(self, message: Message, t_arrival_ns: int) -> bool:
+        """Whether it tells of a time that cannot be yet: windows up to there would be cut without end."""
+        match message:
+            case FeatureBlock(times_ns=times_ns) if len(times_ns):
+                until_ns = int(times_ns.max())
+            case Words():
+                until_ns = message.until_ns
+            case _:
+                return False
+        if self._paced:
+            return until_ns > max(t_arrival_ns, self._end_ns) + AHEAD_NS
+        return until_ns > self._end_ns + JUMP_NS
 
     def finish(self, t_end_ns: int | None = None) -> Iterator[Window]:
         """Cut what remains, up to the newest sample of all streams (or ``t_end_ns``)."""

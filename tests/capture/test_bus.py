@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
-from capture.bus import Receiver, Sender, Sequence, ipc, private_folder
+from capture.bus import PORTION, Receiver, Sender, Sequence, ipc, private_folder
 from capture.messages import FeatureBlock, Message, Pcm, Stamp, Words, encode
 
 
@@ -215,3 +215,21 @@ def test_missing_numbers_are_counted_and_a_new_process_is_none(numbers: list[int
     for seq in numbers:
         sequence.observe(seq)
     assert sequence.gaps == gaps
+
+
+def test_a_flood_of_junk_holds_nobody_up(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/pipe"
+    receiver = Receiver(endpoint, session="s", stream="vision")
+    with zmq.Context.instance().socket(zmq.PUSH) as intruder:
+        intruder.setsockopt(zmq.LINGER, 0)
+        intruder.connect(endpoint)
+        for _ in range(200):
+            intruder.send(b"junk")
+        deadline = time.monotonic() + 5
+        while receiver.corrupt < PORTION and time.monotonic() < deadline:
+            assert receiver.receive() is None
+        assert PORTION <= receiver.corrupt < 200, "in portions"
+        while receiver.corrupt < 200 and time.monotonic() < deadline:
+            assert receiver.receive() is None
+    assert receiver.corrupt == 200
+    receiver.close()

@@ -15,6 +15,7 @@ from runtime.recording import Recording
 from runtime.stream import Emotion, Publisher, SessionBegin, decode, subscribe
 from runtime.stream.publish import GREETED_AT_ONCE
 
+came: list[str] = []  # the endpoint, for each who came and went
 Trouble = Callable[[str, threading.Event], None]
 PERIOD_S = 0.005
 COUNT = 600  # three seconds
@@ -59,17 +60,21 @@ def attend(
         publisher.publish(msgspec.structs.replace(example, session="lab", seq=seq))
     listener.join(10)
     over.set()
-    troublemaker.join(10)
+    troublemaker.join(30)
     return heard
 
 
 def come_and_go(endpoint: str, over: threading.Event) -> None:
+    """A thousand who subscribe, are heard of, and are gone again: a closed socket had no connection yet."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     for _ in range(1000):
-        with context.socket(zmq.SUB) as one:
+        with context.socket(zmq.SUB) as one, one.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED) as shaken:
             one.setsockopt(zmq.LINGER, 0)
             one.connect(endpoint)
             one.subscribe(b"emotion")
+            assert shaken.poll(5000), "no handshake"
+            one.disable_monitor()
+        came.append(endpoint)
     context.term()
 
 
@@ -105,6 +110,7 @@ def flood(endpoint: str, over: threading.Event) -> None:
 @pytest.mark.parametrize("trouble", [come_and_go, freeze, flood])
 def test_a_quiet_subscriber_misses_nothing(publisher: Publisher, example: Emotion, trouble: Trouble) -> None:
     assert attend(publisher, example, trouble) == list(range(COUNT))
+    assert came.count(publisher.endpoint) == (1000 if trouble is come_and_go else 0)
 
 
 def test_a_flood_of_subscriptions_is_read_a_bounded_number_at_a_time(publisher: Publisher) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from capture.link import Wish
 from runtime import supervisor
 from runtime.supervisor import Exit, Restart, Sense, Supervisor
 
@@ -102,3 +103,14 @@ def test_stopping_is_bounded_even_for_a_process_that_will_not_go(
     assert time.monotonic() - started < 5
     with pytest.raises(ProcessLookupError):
         os.kill(pid or 0, 0)
+
+
+def test_a_process_that_dies_before_it_has_read_what_it_was_told_ends_nothing(make: Make) -> None:
+    one = make("sys.exit(1)")
+    deadline = time.monotonic() + 10
+    pid = one.pid("vision")
+    assert pid is not None
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # it is gone, and nobody has noticed
+    one.tell("vision", Wish(rate_hz=5.0))
+    died = events(one, 1, deadline - time.monotonic())[0]
+    assert isinstance(died, Exit) and died.cause == "exit status 1"

@@ -280,3 +280,14 @@ def test_provisional_words_are_in_no_window() -> None:
     guess = Word("perhaps", S // 4, S // 3, committed=False)
     messages = sorted([*film(1.2), (S // 2, words(guess, until_ns=S // 2))], key=lambda pair: pair[0])
     assert not any(window.text.words for window in feed(w, messages))
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_a_message_of_a_time_that_cannot_be_is_refused_and_counted(paced: bool) -> None:
+    w = running(windower(paced), "text", "vision")
+    assert not list(w.add(face(2**61), S // 2))
+    assert not list(w.add(words(until_ns=2**61), S // 2))
+    assert w.streams["vision"].refused == w.streams["text"].refused == 1
+    assert w.streams["vision"].until_ns is None and not w.streams["vision"].samples
+    list(w.add(face(S), S))
+    assert w.streams["vision"].until_ns == S
