@@ -28,8 +28,10 @@ from runtime import proc
 from runtime.bench_asr import asr
 from runtime.bench_bus import hops
 from runtime.bench_engine import BenchError, engine_shapes
+from runtime.bench_late import late
 from runtime.bench_page import page
 from runtime.bench_soak import soak
+from runtime.recording import RecordingError
 from runtime.stream import Emotion, Message, SessionEnd, subscribe
 
 SHAPES = ("mosi-unaligned", "mosi-aligned", "mosei-unaligned", "mosei-aligned", "tiny")
@@ -220,6 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("--json", action="store_true", help="one JSON object")
     one = commands.add_parser("bus", help="from one process to the next")
     one.add_argument("--messages", type=int, default=4000, help="of each kind (default: %(default)s)")
+    one = commands.add_parser("late", help="what late words change")
+    one.add_argument("file", type=Path, help="a recording with words")
     one = commands.add_parser("page", help="what the dashboard costs the session, looked at by a browser")
     one.add_argument("file", type=Path, help="a clip with a face and a voice; it is played again and again")
     one.add_argument("--seconds", type=float, default=60, help="of each session (default: %(default)s)")
@@ -228,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         return int(not _run(options, console))
-    except (BenchError, SourceError) as error:
+    except (BenchError, RecordingError, SourceError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -256,6 +260,8 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
             asr(console, options.file, options.reference, model, options.chunk, language, options.json)
         case "bus":
             hops(console, options.messages)
+        case "late":
+            late(console, options.file)
         case "page":
             probe(options.file)
             page(console, options.file, options.seconds, ENDPOINT)

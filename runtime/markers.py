@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import Literal
@@ -46,7 +47,8 @@ def place(session: str, begin: SessionBegin | None) -> Path:
     record = None if begin is None else begin.config.get("record")
     if isinstance(record, str) and Path(record).is_file():
         return beside(Path(record))
-    return platformdirs.user_data_path("emotion-edge") / "markers" / f"{session}.markers.jsonl"
+    name = re.sub(r"[^\w-]", "_", session)  # it came over the stream: it names a file, and no way to one
+    return platformdirs.user_data_path("emotion-edge") / "markers" / f"{name}.markers.jsonl"
 
 
 class Markers:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from capture.messages import Words
-from runtime import live
+from runtime import bench, live
+from runtime.bench_late import delay
 from runtime.plan import DEMO
-from runtime.recording import Arrival, Recorder, Recording
+from runtime.recording import Recording
 from runtime.revisions import Revisions, shift
 from runtime.stream import Emotion, Emotions, Message, SessionEnd, Transcript, decode, subscribe
-
-S = 1_000_000_000
-LATE_NS = round(1.3 * S)
 
 
 def emotions_of(path: Path) -> list[Emotion]:
@@ -29,19 +26,7 @@ def emotions_of(path: Path) -> list[Emotion]:
 def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo, as if its words had been recognised from sound: each 1.3 s after it was said."""
     path = tmp_path_factory.mktemp("late") / "late.mcap"
-    demo = Recording.open(DEMO)
-    last_ns = max(arrival.t_arrival_ns for arrival in demo)
-
-    def delayed() -> Iterable[Arrival]:
-        for arrival in Recording.open(DEMO):
-            wait_ns = LATE_NS if isinstance(arrival.message, Words) else 0
-            if arrival.message.stamp.stream == "text" and arrival.t_arrival_ns > last_ns - S:
-                wait_ns = LATE_NS + S  # it ends after its words
-            yield Arrival(arrival.t_arrival_ns + wait_ns, arrival.message)
-
-    with Recorder(path, demo.begin) as recorder:
-        for arrival in sorted(delayed(), key=lambda one: one.t_arrival_ns):
-            recorder.add(arrival.message, arrival.t_arrival_ns)
+    delay(Recording.open(DEMO), path, 1.3)
     return path
 
 
@@ -151,3 +136,16 @@ def test_a_shift_is_the_share_of_the_answer_that_moved() -> None:
     assert shift(scores(0.5, 0.5, 0), scores(0.5, 0.25, 0.25)) == 0.25
     assert shift(scores(0.5, 0.5, 0), msgspec.structs.replace(scores(1, 0, 0), emotions=msgspec.UNSET)) == 1
     assert Revisions().told() is None
+
+
+def test_the_benchmark_tells_what_each_delay_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["late", str(DEMO)]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if "s late" in line]
+    assert len(rows) == 3 and all("%" in row for row in rows)
+
+
+def test_a_recording_that_cannot_be_replayed_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.main(["late", str(tmp_path / "none.mcap")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
