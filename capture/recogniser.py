@@ -29,6 +29,7 @@ CAP_NS = 30_000_000_000  # what Whisper hears at once
 SILENCE_NS = 2_000_000_000
 PRE_ROLL_NS = 500_000_000  # speech begins before Silero VAD is sure of it
 HANGOVER_NS = 300_000_000  # and is still heard so long after a word has ended
+SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
 GAP_NS = 60_000_000  # later (or earlier) than expected by more than this: a hole
 
 Transcribe = Callable[[npt.NDArray[np.float32]], Sequence[Word]]
@@ -54,6 +55,7 @@ class Recogniser:
         self._end_ns = start_ns  # of the newest sample
         self._unheard = 0  # samples at the end of the sound that the VAD has not heard
         self._spoken: list[tuple[int, int]] = []  # stretches of speech in the sound, capture time
+        self._sentence_ns = start_ns  # where the last committed sentence ended
         self._transcribed_ns = start_ns  # the last hypothesis knew the sound up to here
 
     @property
@@ -115,9 +117,13 @@ class Recogniser:
         """Transcribe the sound once more; return the words that two hypotheses agree on."""
         hypothesis = self._hear()
         words = self.hypotheses.insert(hypothesis)
+        self._sentence_ns = max(
+            (word.end_ns for word in words if word.text.endswith(SENTENCE_ENDS)), default=self._sentence_ns
+        )
         committed_ns = self.hypotheses.committed_ns
         if self._end_ns - self._start_ns > TRIM_NS and committed_ns > self._start_ns:
-            self._cut(committed_ns)
+            # Whisper hears best from the beginning of a sentence; within a long one, from a whole word.
+            self._cut(self._sentence_ns if self._sentence_ns > self._start_ns else committed_ns)
         self._promise()
         return words
 

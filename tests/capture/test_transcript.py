@@ -217,6 +217,57 @@ def test_sound_is_bounded_however_long_somebody_speaks() -> None:
     check_order(room.words)
 
 
+def test_long_speech_is_cut_where_a_sentence_ends() -> None:
+    room, starts_ns, ends_ns = Room(), list[int](), set[int]()
+
+    def sentences(samples: npt.NDArray[np.float32]) -> list[Word]:
+        start_ns = room.recogniser.end_ns - len(samples) * S // RATE_HZ
+        starts_ns.append(start_ns)
+        words = []
+        for word in room.transcribe(samples):
+            last = int(word.text[1:]) % 130 == 0  # each thirteenth word
+            if last:
+                ends_ns.add(start_ns + word.end_ns)
+            words.append(msgspec.structs.replace(word, text=f"{word.text}." if last else word.text))
+        return words
+
+    room.recogniser = Recogniser(sentences, room.speech)
+    room.play(0.0, sound((60.0, True)))
+    cuts = {start_ns for start_ns in starts_ns if start_ns > S}
+    assert len(cuts) > 3
+    assert all(min(abs(cut - end) for end in ends_ns) <= MS for cut in cuts)
+    assert max(room.heard) <= 20.0 and len(room.words) > 200
+
+
+def test_a_vad_that_is_sure_of_speech_late_costs_no_word() -> None:
+    room = Room()
+    loud = 0
+
+    def sure_late(chunk: bytes) -> float:
+        nonlocal loud
+        loud = loud + 1 if room.speech(chunk) else 0
+        return float(loud * VAD_SAMPLES > 0.4 * RATE_HZ)
+
+    room.recogniser = Recogniser(room.transcribe, sure_late)
+    room.play(0.0, sound((3.0, False), (2.0, True), (3.0, False)))
+    assert [word.text for word in room.words] == [f"w{2000 + 10 * i}" for i in range(8)]
+    assert room.words[0].start_ns == pytest.approx(3 * S, abs=MS)
+
+
+def test_what_whisper_makes_up_in_silence_is_not_said() -> None:
+    room = Room()
+
+    def polite(samples: npt.NDArray[np.float32]) -> list[Word]:
+        words, length_ns = room.transcribe(samples), len(samples) * S // RATE_HZ
+        quiet = not words or length_ns - words[-1].end_ns > S
+        thanks = Word("Thank", length_ns - 300 * MS, length_ns - 100 * MS)
+        return [*words, thanks] if quiet else words
+
+    room.recogniser = Recogniser(polite, room.speech)
+    room.play(0.0, sound((1.0, False), (2.0, True), (6.0, False), (2.0, True), (3.0, False)))
+    assert len(room.words) == 16 and all(word.text != "Thank" for word in room.words)
+
+
 def test_speech_that_whisper_cannot_read_is_bounded_too() -> None:
     room = Room()
     lengths: list[int] = []
