@@ -1,6 +1,6 @@
 """The bus inside one machine: one ZeroMQ PUSH -> PULL pipe per stream, in a private folder.
 
-Delivery: ordered and bounded. A live sender never waits: when the pipe is full the message is
+Delivery: ``ORDERED`` or ``LOSSLESS``. A live sender never waits: when the pipe is full the message is
 dropped, and the hole in ``seq`` shows it to the receiver. An unpaced sender (a file read with
 ``--fast``) waits instead, so nothing is lost. PUSH/PULL rather than PUB/SUB, because a
 subscription needs a round trip in which the first messages would vanish unseen.
@@ -16,6 +16,7 @@ from types import TracebackType
 
 import zmq
 
+from capture.delivery import ORDERED, Delivery
 from capture.messages import (
     CorruptMessage,
     FeatureBlock,
@@ -35,7 +36,6 @@ CARRIES: dict[str, tuple[type, ...]] = {  # what may come over the pipe of a str
 }
 RAW: dict[str, tuple[type, ...]] = {"audio": (Pcm,), "vision": (Picture,)}  # only where it was asked for
 PORTION = 64  # corrupt messages that are skipped at a time
-QUEUE_MESSAGES = 256  # per stream: more than 5 s of vision, 10 s of audio blocks
 
 
 def private_folder() -> Path:
@@ -78,18 +78,18 @@ class Sender:
 
     Args:
         endpoint: where the receiver has bound.
-        lossless: wait for room instead of dropping (for unpaced files and for PCM).
+        delivery: ``ORDERED``, or ``LOSSLESS`` (for unpaced files and for PCM).
         stopping: asked while waiting for room; True gives up.
     """
 
     def __init__(
-        self, endpoint: str, *, lossless: bool = False, stopping: Callable[[], bool] = lambda: False
+        self, endpoint: str, *, delivery: Delivery = ORDERED, stopping: Callable[[], bool] = lambda: False
     ) -> None:
         self.dropped = 0
-        self._lossless = lossless
+        self._waits = delivery.when_full == "wait"
         self._stopping = stopping
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES)
+        self._socket.setsockopt(zmq.SNDHWM, delivery.holds)
         self._socket.connect(endpoint)
 
     def send(self, message: Message, *, wait: bool = False) -> bool:
@@ -100,7 +100,7 @@ class Sender:
                 self._socket.send_multipart(frames, zmq.NOBLOCK)
                 return True
             except zmq.Again:
-                patient = self._lossless or wait
+                patient = self._waits or wait
                 if not patient or self._stopping():
                     self.dropped += 1
                     return False
@@ -140,7 +140,7 @@ class Receiver:
         self._stream = stream
         self._carries = CARRIES[stream] + (RAW.get(stream, ()) if raw else ())
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
-        self.socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES)
+        self.socket.setsockopt(zmq.RCVHWM, ORDERED.holds)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.MAXMSGSIZE, 16 << 20)
         self.socket.bind(endpoint)

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 
 from capture.bus import Sender
+from capture.delivery import LOSSLESS, ORDERED
 from capture.features.audio import SAMPLE_RATE_HZ, SHIFT_SAMPLES, SPEC
 from capture.hot_plug import when_there
 from capture.link import DELAY_HELP, RAW_HELP, Link, Outlet, arguments, delay_ms, run
@@ -58,7 +59,7 @@ def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0,
     pcm = (
         None
         if pcm_endpoint is None
-        else Sender(pcm_endpoint, lossless=not link.clock.paced, stopping=stopping)
+        else Sender(pcm_endpoint, delivery=ORDERED if link.clock.paced else LOSSLESS, stopping=stopping)
     )
     listeners = (() if pcm is None else (pcm.send,)) + ((link.sound,) if raw else ())
     sound = Sound(link, *listeners)

@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from capture.bus import Receiver, Sender, ipc
+from capture.delivery import LOSSLESS
 from capture.features.vision import SPEC
 from capture.messages import FeatureBlock, Stamp, encode
 from runtime.plan import DEMO
@@ -57,7 +58,7 @@ def _paced(count: int, send: Callable[[], object]) -> None:
 
 
 def _send_blocks(endpoint: str, count: int) -> None:
-    with Sender(endpoint, lossless=True) as sender:
+    with Sender(endpoint, delivery=LOSSLESS) as sender:
         _paced(count, lambda: sender.send(_block()))
 
 

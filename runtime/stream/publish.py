@@ -9,6 +9,7 @@ from pathlib import Path
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from capture.delivery import PER_SUBSCRIBER
 from runtime.curve import guard
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, check_bindable, in_use
 from runtime.keys import KeyFileError
@@ -25,7 +26,6 @@ from runtime.stream.messages import (
 )
 
 BEGIN_S = 5.0  # session.begin is repeated so often, for those who cannot hear they are late
-QUEUE_MESSAGES = 1000  # per subscriber; whoever is slower loses its own messages, nobody else's
 GREETED_AT_ONCE = 100  # subscriptions that are looked at in a turn of the loop
 # What tells more of a person than a feeling has a topic of its own, that nobody hears by accident.
 OWN_TOPICS = {Transcript: "words", Face: "face", Picture: "raw", Sound: "raw"}
@@ -62,7 +62,7 @@ class Publisher:
             except KeyFileError:
                 self.close()
                 raise
-        self._socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES)
+        self._socket.setsockopt(zmq.SNDHWM, PER_SUBSCRIBER.holds)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second subscriber to one topic is news, too
         self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from capture.bus import PORTION, Receiver, Sender, Sequence, ipc, private_folder
+from capture.delivery import LOSSLESS, ORDERED
 from capture.messages import FeatureBlock, Message, Pcm, Stamp, Words, encode
 
 
@@ -118,7 +119,7 @@ def test_a_patient_sender_waits_for_a_slow_receiver_and_loses_nothing(
     results: list[bool] = []
 
     def send() -> None:
-        with Sender(endpoint, lossless=lossless) as sender:
+        with Sender(endpoint, delivery=LOSSLESS if lossless else ORDERED) as sender:
             results.extend(sender.send(block(seq, columns=2000), wait=not lossless) for seq in range(count))
 
     thread = threading.Thread(target=send)
@@ -133,7 +134,7 @@ def test_a_patient_sender_waits_for_a_slow_receiver_and_loses_nothing(
 
 def test_a_waiting_sender_gives_up_when_the_process_stops(endpoint: str, receiver: Receiver) -> None:
     stopping = threading.Event()
-    sender = Sender(endpoint, lossless=True, stopping=stopping.is_set)
+    sender = Sender(endpoint, delivery=LOSSLESS, stopping=stopping.is_set)
     sender._socket.setsockopt(zmq.LINGER, 0)
     threading.Timer(0.3, stopping.set).start()
     began = time.monotonic()

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from capture.agreement import HypothesisBuffer, normalised
 from capture.bus import Receiver, Sender, ipc, private_folder
 from capture.clock import HostClock
+from capture.delivery import LOSSLESS
 from capture.link import Go, Wish
 from capture.messages import Message, Pcm, Stamp, Status, Word, Words
 from capture.recogniser import PRE_ROLL_NS, RATE_HZ, VAD_SAMPLES, Recogniser
@@ -460,7 +461,7 @@ def speech(path: Path) -> npt.NDArray[np.int16]:
 def send(endpoint: str, parts: Sequence[tuple[int, npt.NDArray[np.int16]]], rate_hz: int = RATE_HZ) -> None:
     """What the microphone process does: numbered messages, an empty one at the end."""
     seq = 0
-    with Sender(endpoint, lossless=True) as sender:
+    with Sender(endpoint, delivery=LOSSLESS) as sender:
         for t_ns, samples in [*parts, (0, np.empty(0, np.int16))]:
             seq = speak(sender, t_ns, samples, seq, rate_hz)
 
@@ -525,7 +526,7 @@ def test_a_session_may_do_without_words_for_a_while(
     transcript.wish(Wish(recogniser="off"))
     eased = transcript.until("degraded")
     assert eased.reason == "eased" and "not recognised" in eased.detail
-    with Sender(transcript.pcm, lossless=True) as sender:
+    with Sender(transcript.pcm, delivery=LOSSLESS) as sender:
         seq = speak(sender, 0, samples, 0)
         deadline = time.monotonic() + 20
         while not (transcript.said and transcript.said[-1].until_ns > 10 * S):
