@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from capture.devices import Camera, Microphone, cameras, microphones
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _cameras(found: Sequence[Camera]) -> Table:
     table = Table("option", "name", "device", "", title="cameras", title_justify="left")
     for one in found:
-        table.add_row(one.option, one.name, one.path, "" if one.readable else "no permission")
+        table.add_row(one.option, escape(one.name), one.path, "" if one.readable else "no permission")
     if not found:
         table.add_row("–", "none", "", "")
     return table
@@ -61,7 +62,7 @@ def _microphones(found: Sequence[Microphone]) -> Table:
     table = Table("option", "name", "rate", "channels", "", title="microphones", title_justify="left")
     for one in found:
         default = "default" if one.default else ""
-        table.add_row(one.option, one.name, f"{one.rate_hz} Hz", str(one.channels), default)
+        table.add_row(one.option, escape(one.name), f"{one.rate_hz} Hz", str(one.channels), default)
     if not found:
         table.add_row("–", "none", "", "", "")
     return table

@@ -8,12 +8,13 @@ Exports, reports and ``info`` read them from beside the recording.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import platformdirs
@@ -27,7 +28,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """One note."""
 
     session: str
-    t_ns: int  # on the session's capture clock
+    t_ns: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # on the session's capture clock
     clock: Literal["monotonic", "media"]
     wall: str  # when the button was pressed, RFC 3339, UTC
     text: str = ""
@@ -42,6 +43,24 @@ def beside(recording: Path) -> Path:
     return recording.with_name(f"{recording.stem}.markers.jsonl")
 
 
+def read(recording: Path) -> tuple[Marker, ...]:
+    """The markers of a recording, in the order in which they were set; of one without any: none."""
+    return tuple(Markers(beside(recording)).all)
+
+
+def carry_over(recording: Path, out: Path) -> None:
+    """What was noted holds for what was made of the recording, too; notes that ``out`` has stay.
+
+    Raises MarkersError.
+    """
+    if not beside(recording).is_file() or beside(out).exists():
+        return
+    try:
+        _append(beside(out), beside(recording).read_bytes())
+    except OSError as error:
+        raise MarkersError(f"{beside(out)}: the markers are not carried over ({error.strerror})") from error
+
+
 def place(session: str, begin: SessionBegin | None) -> Path:
     """Where the markers of a live session go: beside its recording, if it is recorded and can be seen."""
     record = None if begin is None else begin.config.get("record")
@@ -52,11 +71,15 @@ def place(session: str, begin: SessionBegin | None) -> Path:
 
 
 class Markers:
-    """The markers of one file; those of earlier sittings are read first, without lines that are none."""
+    """The markers of one file; those of earlier sittings are read first.
+
+    Lines that are no markers are left out and counted: ``skipped``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.all: list[Marker] = []
+        self.skipped = 0
         try:
             lines = path.read_bytes().splitlines()
         except OSError:
@@ -65,6 +88,7 @@ class Markers:
             try:
                 self.all.append(msgspec.json.decode(line, type=Marker))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self.skipped += 1
                 log.warning("%s: line %d is no marker: %s", path, number, error)
 
     def add(self, session: str, t_ns: int, clock: Literal["monotonic", "media"], text: str) -> Marker:
@@ -73,10 +97,18 @@ class Markers:
         marker = Marker(session=session, t_ns=t_ns, clock=clock, wall=now, text=text)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            private = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with os.fdopen(private, "ab") as file:
-                file.write(msgspec.json.encode(marker) + b"\n")
+            _append(self.path, msgspec.json.encode(marker) + b"\n")
         except OSError as error:
             raise MarkersError(f"{self.path}: the marker is not kept ({error.strerror})") from error
         self.all.append(marker)
         return marker
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Only the user may read the file, also one that an earlier version made. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+b") as file:
+        with contextlib.suppress(PermissionError):  # another's file, or one on a disk without modes
+            os.fchmod(file.fileno(), 0o600)
+        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+            file.write(b"\n")  # the last line broke off: it takes no other with it
+        file.write(lines)

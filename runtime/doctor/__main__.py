@@ -17,6 +17,7 @@ from rich.table import Table
 
 from runtime import config as settings
 from runtime.config import Config, ConfigError
+from runtime.dashboard.address import DEFAULT
 from runtime.doctor import engine, machine
 from runtime.doctor.finding import Check, Finding
 
@@ -32,6 +33,7 @@ It changes nothing, downloads nothing and builds nothing.
 exit status: 0 nothing is at fault; 1 something is; 2 an option is malformed.
 """
 REPLUG = "unplug it, plug it in again"
+SMALLER = "take a smaller one: --asr whisper:tiny, or --asr none"
 SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fault": "[red]fault[/]"}
 OPTIONS = ("camera", "microphone", "asr", "endpoint", "keys", "record", "network", "engine")
 
@@ -56,7 +58,7 @@ def checks(config: Config) -> list[Check]:
         Check("memory", machine.memory),
         Check("speed of vision", engine.vision_speed, 60),
         Check("speed of audio", engine.audio_speed, 60),
-        Check("speed of words", partial(engine.words_speed, config), 60),
+        Check("speed of words", partial(engine.words_speed, config), 60, SMALLER),
         Check("speed of the network", partial(engine.network_speed, config), 60),
     ]
 
@@ -65,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks."""
     options = _parser().parse_args(arguments)
     try:
-        given = {name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
+        given = {name: getattr(options, name) for name in (*OPTIONS, "page")}
+        given = {name: value for name, value in given.items() if value is not None}
         planned = checks(settings.load(options.config, given))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -94,10 +97,13 @@ def _report(planned: Sequence[Check]) -> list[Finding]:
     """A table that fills as the checks run; what is wrong is repeated below it, with what mends it."""
     found: list[Finding] = []
     console = Console()
-    with Live(_table(found, planned[0].name), console=console, refresh_per_second=8) as live:
+    # Without a thread that refreshes: checks are forked from here.
+    with Live(_table(found, planned[0].name), console=console, auto_refresh=False) as live:
         for number, check in enumerate(planned, start=1):
             found.append(check.run())
-            live.update(_table(found, planned[number].name if number < len(planned) else ""))
+            live.update(_table(found, planned[number].name if number < len(planned) else ""), refresh=True)
+    if not console.is_terminal:
+        console.line()  # elsewhere Live ends the table's last line itself
     wrong = [finding for finding in found if finding.level != "ok" and finding.remedy]
     for finding in sorted(wrong, key=lambda finding: finding.level):
         console.print(f"{SIGNS[finding.level]} {finding.check}: {escape(finding.remedy)}", soft_wrap=True)
@@ -128,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     group = p.add_argument_group("as runtime.live")
     for name in OPTIONS:
         group.add_argument(f"--{name}")
+    group.add_argument("--dashboard", dest="page", nargs="?", const=DEFAULT, metavar="HOST:PORT")
     return p
 
 
@@ -135,4 +142,4 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # a check may hang in a driver
+    os._exit(status)  # a check that hangs in a driver would be waited for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import time
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from capture.trouble import SourceError
 from runtime import network as networks
 from runtime.config import Config
 from runtime.doctor.finding import Finding, fault, ok, warning
+from runtime.doctor.machine import installed
 from runtime.engine import BY_SPEED, ENGINES, EngineError
 from runtime.engines.libraries import check_gpu, gpu_or_none, library
 from runtime.engines.onnx import OnnxEngine
@@ -133,8 +134,9 @@ def words_speed(config: Config) -> Finding:
     if config.asr not in ("auto", "whisper") and not config.asr.startswith("whisper:"):
         return ok("not asked for")
     model = config.asr.partition(":")[2] or WHISPER
-    if importlib.util.find_spec("faster_whisper") is None:
+    if not installed("faster_whisper"):
         return warning("not measured: faster-whisper is not installed", "pip install 'emotion-edge[whisper]'")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # in the check's own process: a damaged model would be downloaded
     from capture.whisper import Whisper, on_this_machine
 
     if not on_this_machine(model):
@@ -143,6 +145,8 @@ def words_speed(config: Config) -> Finding:
     try:
         hear = Whisper(model, config.language)
     except SourceError as error:
+        if " cannot be loaded: " in str(error):  # the hub's, or a library's reason follows
+            return fault(str(error), f"give the folder of a CTranslate2 model, or --asr whisper:{WHISPER}")
         detail, _, remedy = str(error).rpartition(": ")
         return fault(detail or str(error), remedy)
     sound = np.random.default_rng(0).normal(0, 0.03, round(HEARD_S * audio.SAMPLE_RATE_HZ)).astype(np.float32)

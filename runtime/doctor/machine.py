@@ -19,6 +19,7 @@ from capture import devices
 from capture.trouble import SourceError
 from runtime.config import Config
 from runtime.dashboard.address import DEFAULT, Address, AddressError
+from runtime.doctor import system
 from runtime.doctor.finding import Finding, fault, ok, warning
 from runtime.endpoint import EndpointError
 from runtime.keys import KeyFileError
@@ -33,7 +34,7 @@ EXTRAS = {  # module -> its extra, and what is missing without it
     "pyarrow": ("export", "no recordings as Parquet"),
     "pylsl": ("bridge", "no way to LSL, MQTT, OSC, WebSocket"),
 }
-SYSTEM_LIBRARIES = "sudo apt-get install -y libegl1 libgl1 libgles2 libglib2.0-0 libxcb1"
+SOUND = Path("/dev/snd")
 LEAST_DISK_BYTES = 1 << 30
 LEAST_MEMORY_BYTES = 1 << 30
 COARSE_CLOCK_S = 1e-3
@@ -61,7 +62,7 @@ def packages() -> Finding:
 
 def extras(config: Config) -> Finding:
     """What is optional, and what a session lacks without it."""
-    missing = [(extra, without) for module, (extra, without) in EXTRAS.items() if not _installed(module)]
+    missing = [(extra, without) for module, (extra, without) in EXTRAS.items() if not installed(module)]
     if not missing:
         return ok(", ".join(extra for extra, _ in EXTRAS.values()))
     names = ",".join(extra for extra, _ in missing)
@@ -70,7 +71,8 @@ def extras(config: Config) -> Finding:
     return (fault if asked else warning)(told, f"pip install '{PACKAGE}[{names}]'")
 
 
-def _installed(module: str) -> bool:
+def installed(module: str) -> bool:
+    """Whether it can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except ImportError:
@@ -92,15 +94,14 @@ def camera(config: Config, listed: Path = devices.VIDEO, folder: Path = devices.
         there = ", ".join(f"{c.option.split()[1]}: {c.name}" for c in found)
         return fault(f"there is no camera {config.camera} (there are {there})", found[0].option)
     if not wanted[0].readable:
-        who = os.environ.get("USER", "$USER")
         return fault(
-            f"{wanted[0].path} may not be opened by you", f"sudo usermod -aG video {who}; log in again"
+            f"{wanted[0].path} may not be opened by you", f"sudo usermod -aG video {_user()}; log in again"
         )
     return ok(f"{wanted[0].name} ({wanted[0].path})")
 
 
-def microphone(config: Config) -> Finding:
-    """The microphone that a session would open is there."""
+def microphone(config: Config, folder: Path = SOUND) -> Finding:
+    """The microphone that a session would open is there, and may be opened."""
     if config.microphone == "none":
         return ok("switched off")
     try:
@@ -109,6 +110,12 @@ def microphone(config: Config) -> Finding:
         detail, _, remedy = str(error).rpartition(": ")
         return warning(detail or str(error), remedy)
     if not found:
+        # Only now: a sound server may give what its device files do not.
+        for node in sorted(folder.glob("pcm*c")):  # ALSA's devices that record
+            if not os.access(node, os.R_OK | os.W_OK):
+                return fault(
+                    f"{node} may not be opened by you", f"sudo usermod -aG audio {_user()}; log in again"
+                )
         return warning("none on this machine", "connect one, or use --input FILE")
     name = config.microphone.lower()
     if name == "default":
@@ -120,6 +127,10 @@ def microphone(config: Config) -> Finding:
         there = ", ".join(f"{m.option.split()[1]}: {m.name}" for m in found)
         return fault(f"there is no microphone {config.microphone!r} (there are {there})", found[0].option)
     return ok(f"{matching[0].name} ({matching[0].rate_hz} Hz)")
+
+
+def _user() -> str:
+    return os.environ.get("USER", "$USER")
 
 
 def endpoint(config: Config) -> Finding:
@@ -154,7 +165,8 @@ def libraries() -> Finding:
     if done.returncode == 0:
         return ok("OpenCV and MediaPipe can be loaded")
     last = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
-    return fault(f"OpenCV or MediaPipe cannot be loaded: {last}", SYSTEM_LIBRARIES)
+    _, command = system.missed(last) or ("", "pip install --force-reinstall mediapipe")
+    return fault(f"OpenCV or MediaPipe cannot be loaded: {last}", command)
 
 
 def disk(config: Config) -> Finding:

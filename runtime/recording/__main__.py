@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from runtime.markers import beside
+from runtime.markers import MarkersError, carry_over
 from runtime.recording.export import FORMATS, export
 from runtime.recording.info import summarise, tables
 from runtime.recording.layout import RecordingError
@@ -67,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return _export(options)
             case _:
                 return _rescore(options)
-    except RecordingError as error:
+    except (RecordingError, MarkersError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -92,6 +91,7 @@ def _repair(file: Path, out: Path) -> int:
     if not done.kept:
         print(f"{file} is whole: nothing to do")
         return 0
+    carry_over(file, out)
     lost = [f"{done.damaged} damaged stretches ({', '.join(done.gaps)})"] if done.damaged else []
     lost += [f"{done.corrupt} corrupt messages"] if done.corrupt else []
     lost += ["what came after the end"] if done.broke_off else []
@@ -121,9 +121,8 @@ def _rescore(options: argparse.Namespace) -> int:
             if (value := getattr(options, name)) is not None:
                 command += [f"--{name}", value]
         status = live.main(command)
-    noted = beside(options.file)
-    if status == 0 and noted.is_file() and not beside(options.out).exists():
-        shutil.copy(noted, beside(options.out))  # what was noted holds for the new numbers, too
+    if status == 0:
+        carry_over(options.file, options.out)
     return status
 
 

@@ -50,6 +50,7 @@ class Info(msgspec.Struct):
     words: int  # committed ones
     emotions: int  # published messages
     markers: int  # set by the operator, in a file beside the recording
+    markers_skipped: int  # lines of that file that are none
     pictures: int
     sound_s: float
     raw_consent: str  # the words with which pictures and sound were allowed
@@ -94,6 +95,7 @@ def summarise(recording: Recording) -> Info:
             span_ns = info.last_ns - info.first_ns
             info.rate_hz = (info.samples - 1) * 1e9 / span_ns if span_ns > 0 else None
     warnings = recording.warnings
+    markers = Markers(beside(recording.path))
     return Info(
         file=str(recording.path),
         bytes=recording.path.stat().st_size,
@@ -110,7 +112,8 @@ def summarise(recording: Recording) -> Info:
         faces=float(np.mean(faces)) if faces else None,
         words=words,
         emotions=sum(1 for _ in recording.emotions()),
-        markers=len(Markers(beside(recording.path)).all),
+        markers=len(markers.all),
+        markers_skipped=markers.skipped,
         pictures=pictures,
         sound_s=sound_s,
         raw_consent=recording.header.raw_consent,
@@ -137,8 +140,9 @@ def tables(info: Info) -> list[Table]:
     about.add_row("faces", "not known" if info.faces is None else f"in {info.faces:.0%} of the frames")
     about.add_row("words", str(info.words))
     about.add_row("emotion messages", str(info.emotions))
-    if info.markers:
-        about.add_row("markers", str(info.markers))
+    if info.markers or info.markers_skipped:
+        damaged = f"; {info.markers_skipped} damaged lines are left out" if info.markers_skipped else ""
+        about.add_row("markers", f"{info.markers}{damaged}")
     if info.pictures or info.sound_s:
         kept = f"{info.pictures} pictures, {info.sound_s:.1f} s of sound"
         about.add_row("pictures and sound", f'{kept}; consent: "{info.raw_consent}"')

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import asdict
+from rich.console import Console
 
 from capture import assets, devices
+from capture.devices import Camera, Microphone
+from runtime import devices as listing
 from runtime import keys
 from runtime.config import Config
 from runtime.doctor import engine, machine
@@ -75,8 +85,8 @@ def at_fault(finding: dict[str, Any], seen: str, remedy: str) -> None:
 def test_a_page_whose_port_is_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        at_fault(asdict(machine.page(Config(page=address))), "cannot be served on", "--dashboard HOST:PORT")
-    assert machine.page(Config(page=address)).level == "ok"
+        at_fault(one("page", "--dashboard", address), "cannot be served on", "--dashboard HOST:PORT")
+    assert one("page", "--dashboard", address)["detail"] == f"{address} is free"
 
 
 def test_a_library_of_the_system_that_opencv_does_not_find(tmp_path: Path) -> None:
@@ -87,12 +97,50 @@ def test_a_library_of_the_system_that_opencv_does_not_find(tmp_path: Path) -> No
     assert one("libraries")["level"] == "ok"
 
 
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+def test_a_library_that_the_loader_itself_does_not_find(tmp_path: Path) -> None:
+    # libEGL.so.9, for the real one may be here; an OpenCV that is linked to it; and then it is removed.
+    for name, needs in (("libEGL.so.9", ()), ("cv2.so", ("-L.", "-l:libEGL.so.9"))):
+        command = ["gcc", "-shared", f"-Wl,-soname,{name}", "-Wl,--no-as-needed", "-xc", "/dev/null"]
+        subprocess.run([*command, "-o", name, "-xnone", *needs], cwd=tmp_path, check=True)
+    (tmp_path / "libEGL.so.9").unlink()
+    found = one("libraries", PYTHONPATH=str(tmp_path))
+    at_fault(found, r"libEGL\.so\.9: cannot open shared object file", "sudo apt-get install -y .*libegl1")
+
+
+def test_a_check_that_misses_a_library_names_it_and_how_to_get_it() -> None:
+    def missing(library: str) -> Callable[[], Finding]:
+        def look() -> Finding:
+            ctypes.CDLL(library)
+            return ok("it is there")
+
+        return look
+
+    at_fault(
+        asdict(Check("a", missing("libEGL.so.99")).run()), r"^libEGL\.so\.99 is not on", "apt-get .*libegl1"
+    )
+    at_fault(
+        asdict(Check("b", missing("libnone.so.3")).run()), r"^libnone\.so\.3 is not on", "apt-file search"
+    )
+
+
+def test_an_opencv_that_is_broken_otherwise_is_installed_again(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    at_fault(
+        one("libraries", PYTHONPATH=str(tmp_path)), "multiarray", "^pip install --force-reinstall mediapipe$"
+    )
+
+
 def test_a_whisper_that_is_damaged_and_one_that_is_measured(tiny_whisper: Path, tmp_path: Path) -> None:
     heard = one("speed of words", "--asr", f"whisper:{tiny_whisper}")
     assert re.search(r"on cpu: [\d.]+ times real time", heard["detail"]), heard
     damaged = Path(shutil.copytree(tiny_whisper, tmp_path / "whisper"))
     (damaged / "model.bin").unlink()
     at_fault(one("speed of words", "--asr", f"whisper:{damaged}"), "has no model.bin", "CTranslate2")
+    (damaged / "model.bin").write_bytes(b"half a download")
+    at_fault(one("speed of words", "--asr", f"whisper:{damaged}"), "cannot be loaded: ", "--asr whisper:base")
+    absent = one("speed of words", "--asr", "whisper:base", without=("faster_whisper",))
+    assert absent["level"] == "warning" and absent["remedy"] == "pip install 'emotion-edge[whisper]'"
     missing = one(
         "speed of words", "--asr", "whisper:base", HF_HUB_CACHE=str(tmp_path), HF_HOME=str(tmp_path)
     )
@@ -153,6 +201,14 @@ def test_a_recogniser_that_is_not_installed() -> None:
     assert one("extras", without=("faster_whisper",))["level"] == "warning"  # nobody asked for it
 
 
+def test_what_the_bridges_reports_and_exports_need_is_named() -> None:
+    found = one("extras", without=("pylsl", "jinja2", "pyarrow"))
+    assert (
+        found["level"] == "warning" and found["remedy"] == "pip install 'emotion-edge[report,export,bridge]'"
+    )
+    assert "no way to LSL" in found["detail"]
+
+
 def test_no_pyaudio() -> None:
     found = one("microphone", without=("pyaudio",))
     assert found["level"] == "warning" and "pip install 'emotion-edge[mic]'" in found["remedy"]
@@ -197,20 +253,52 @@ def test_a_camera_that_does_not_exist(tmp_path: Path) -> None:
     assert found.remedy == "--camera 0"
 
 
+def test_a_camera_by_its_lasting_name(tmp_path: Path) -> None:
+    where = video(tmp_path, ("video0", "Webcam", "0"), ("video2", "Capture", "0"))
+    (tmp_path / "by-id").mkdir()
+    lasting = tmp_path / "by-id/usb-Acme_Capture-video-index0"
+    lasting.symlink_to("../dev/video2")
+    assert machine.camera(Config(camera=str(lasting)), *where).detail.startswith("Capture")
+    lasting.unlink()  # it was unplugged
+    assert machine.camera(Config(camera=str(lasting)), *where).level == "fault"
+
+
+def as_nobody(tmp_path: Path, look: Callable[[], Finding]) -> dict[str, Any]:
+    """What a user sees who is in no group."""
+    for path in (tmp_path, *tmp_path.parents):
+        if path.owner() == "root" and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+
+    def become() -> Finding:
+        os.setgroups([])
+        os.setregid(65534, 65534)
+        os.setreuid(65534, 65534)
+        return look()
+
+    return asdict(Check("as nobody", become).run())
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_a_camera_that_may_not_be_opened(tmp_path: Path) -> None:
     where = video(tmp_path, ("video0", "Webcam", "0"))
     (where[1] / "video0").chmod(0)
-    for path in (tmp_path, *tmp_path.parents):
-        if path.owner() == "root" and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
-    child = os.fork()
-    if child == 0:
-        os.seteuid(65534)
-        os.setreuid(65534, 65534)
-        found = machine.camera(Config(), *where)
-        os._exit(0 if found.level == "fault" and "usermod -aG video" in found.remedy else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    found = as_nobody(tmp_path, lambda: machine.camera(Config(), *where))
+    at_fault(found, "may not be opened by you", "sudo usermod -aG video")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_microphone_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyaudio", reason="the extra 'mic' is not installed")
+    monkeypatch.setenv("PULSE_SERVER", str(tmp_path / "nobody"))
+    for node in ("controlC0", "pcmC0D0c", "pcmC0D0p"):  # ALSA's names: a control, to record, to play
+        (tmp_path / node).write_bytes(b"")
+    (tmp_path / "pcmC0D0p").chmod(0)  # nobody wants to play
+    (tmp_path / "pcmC0D0c").chmod(0o666)
+    found = as_nobody(tmp_path, lambda: machine.microphone(Config(), tmp_path))
+    assert found["detail"] == "none on this machine"
+    (tmp_path / "pcmC0D0c").chmod(0o660)  # root and its group, as /dev/snd's
+    found = as_nobody(tmp_path, lambda: machine.microphone(Config(), tmp_path))
+    at_fault(found, "pcmC0D0c may not be opened by you", "sudo usermod -aG audio")
 
 
 def test_no_camera_and_no_microphone_are_warnings_and_a_session_runs(tmp_path: Path) -> None:
@@ -233,6 +321,46 @@ def test_a_check_that_fails_or_never_answers_is_a_finding_and_the_others_go_on()
     found = [Check("a", broken).run(), Check("b", stuck, 0.2).run(), Check("c", lambda: ok("fine")).run()]
     assert [f.level for f in found] == ["fault", "fault", "ok"]
     assert "RuntimeError: of all things" in found[0].detail and "no answer in 0.2 s" in found[1].detail
+
+
+def test_a_check_that_crashes_is_a_finding() -> None:
+    def crash() -> Finding:
+        faulthandler.disable()  # pytest's
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return ok("never")
+
+    assert "crashed (exit status -11)" in Check("a", crash).run().detail
+
+
+def test_a_check_that_took_too_long_computes_no_more_nor_does_what_it_started(tmp_path: Path) -> None:
+    beats = tmp_path / "beats"
+    program = "import sys, time\nwhile True: open(sys.argv[1], 'a').write('.'); time.sleep(0.01)"
+
+    def busy() -> Finding:
+        subprocess.Popen([sys.executable, "-c", program, str(beats)])
+        while True:
+            with (tmp_path / "own").open("a") as file:
+                file.write(".")
+
+    before = threading.active_count()
+    assert Check("a", busy, 2).run().level == "fault" and threading.active_count() == before
+    sizes = [path.stat().st_size for path in (beats, tmp_path / "own")]
+    time.sleep(0.2)
+    assert [path.stat().st_size for path in (beats, tmp_path / "own")] == sizes and all(sizes)
+
+
+def test_ctrl_c_ends_the_check_that_runs(tmp_path: Path) -> None:
+    def stuck() -> Finding:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(30)
+        return ok("too late")
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Check("a", stuck).run()
+    assert time.monotonic() - started < 10
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
 
 
 def test_every_stage_is_measured_against_real_time(shared: Path) -> None:
@@ -275,3 +403,87 @@ def test_devices_lists_what_there_is() -> None:
         timeout=30,
     )
     assert done.returncode == 0 and json.loads(done.stdout).keys() == {"cameras", "microphones"}
+
+
+def printed(table: Any) -> list[list[str]]:
+    """The cells of a table's rows as a person sees them, without the title."""
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines if line[:1] in "│┃"]
+
+
+def test_the_tables_name_the_option_that_selects_each_device() -> None:
+    cameras = [
+        Camera("--camera 0", "Webcam [HD]", "/dev/video0", True),
+        Camera("--camera 2", "Capture", "/dev/video2", False),
+    ]
+    assert printed(listing._cameras(cameras)) == [
+        ["option", "name", "device", ""],
+        ["--camera 0", "Webcam [HD]", "/dev/video0", ""],
+        ["--camera 2", "Capture", "/dev/video2", "no permission"],
+    ]
+    microphones = [
+        Microphone("--microphone 3", "USB [red]", 48_000, 2, False),
+        Microphone("--microphone 5", "pulse", 44_100, 32, True),
+    ]
+    assert printed(listing._microphones(microphones)) == [
+        ["option", "name", "rate", "channels", ""],
+        ["--microphone 3", "USB [red]", "48000 Hz", "2", ""],
+        ["--microphone 5", "pulse", "44100 Hz", "32", "default"],
+    ]
+    assert printed(listing._cameras([]))[1] == ["–", "none", "", ""]
+    assert printed(listing._microphones([]))[1] == ["–", "none", "", "", ""]
+
+
+@pytest.fixture
+def virtual_microphone(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A PulseAudio server with a microphone that hears nothing."""
+    pytest.importorskip("pyaudio", reason="the extra 'mic' is not installed")
+    if shutil.which("pulseaudio") is None:
+        pytest.skip("no pulseaudio (apt install pulseaudio libasound2-plugins)")
+    folder = Path(tempfile.mkdtemp())  # a short path: that of a socket may have 107 characters
+    env = {"HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), "PULSE_RUNTIME_PATH": str(folder / "pulse")}
+    server = subprocess.Popen(
+        [
+            *("pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no"),
+            *("--exit-idle-time=-1", "--disallow-exit"),
+            *("-L", "module-native-protocol-unix"),
+            *("-L", f"module-pipe-source file={folder / 'microphone'} format=s16le rate=16000 channels=1"),
+        ],
+        env=os.environ | env,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 10
+    there = (folder / "pulse/native", folder / "microphone")
+    while not all(path.exists() for path in there) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    yield env
+    server.terminate()
+    server.wait(5)
+    shutil.rmtree(folder)
+
+
+def test_a_microphone_is_listed_with_its_option_and_the_doctor_finds_it_by_that(
+    virtual_microphone: dict[str, str],
+) -> None:
+    def devices_of(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime.devices", *arguments], cwd=ROOT, capture_output=True, text=True,
+            timeout=60, env=os.environ | virtual_microphone | {"COLUMNS": "120"}, check=True,
+        )  # fmt: skip
+        assert done.stderr == ""
+        return done.stdout
+
+    found = json.loads(devices_of("--json"))["microphones"]
+    if not found:
+        pytest.skip("PortAudio does not see PulseAudio (apt install libasound2-plugins)")
+    (default,) = [one for one in found if one["default"]]
+    assert default["channels"] > 0 and default["rate_hz"] > 0
+    assert re.search(rf"│ {default['option']} +│ {default['name']} .*│ default │", devices_of())
+    number = default["option"].removeprefix("--microphone ")
+    for asked in (number, default["name"], "default"):
+        seen = one("microphone", "--microphone", asked, **virtual_microphone)
+        assert seen["detail"] == f"{default['name']} ({default['rate_hz']} Hz)", seen
+    nowhere = one("microphone", "--microphone", "99", **virtual_microphone)
+    at_fault(nowhere, f"no microphone '99' .*{number}: {re.escape(default['name'])}", "^--microphone")

@@ -1,12 +1,15 @@
-"""Markers: where they lie, whatever a session calls itself."""
+"""Markers: where they lie, who may read them, and what a damaged file costs."""
 
 from __future__ import annotations
 
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from runtime.markers import place
+from runtime.markers import Markers, beside, carry_over, place, read
 
 
 @pytest.mark.parametrize("session", ["../../home/x", "/etc/cron.d/x", "..", "a b", "é", ""])
@@ -15,3 +18,59 @@ def test_a_sessions_name_names_a_file_and_no_way_to_one(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert place(session, None).parent == tmp_path / "emotion-edge" / "markers"
+
+
+def test_a_recording_without_markers_has_none(tmp_path: Path) -> None:
+    assert read(tmp_path / "session.mcap") == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"no json",
+        b"[" * 10_000,
+        b'{"session": "s", "t_ns": 1, "clock": "sundial", "wall": ""}',
+        b'{"session": "s", "t_ns": 1%s, "clock": "media", "wall": ""}' % (b"0" * 400),
+        b'{"session": "s", "t_ns": 1, "clock": "media", "wall": "", "text": "\xff"}',
+        b'{"session": "s", "t_ns": 1, "clock": "media", "wa',  # the disk was full
+    ],
+)
+def test_a_damaged_line_is_left_out_and_counted_and_the_others_are_read(line: bytes, tmp_path: Path) -> None:
+    recording = tmp_path / "session.mcap"
+    marker = Markers(beside(recording)).add("s", 1, "media", "before")
+    with beside(recording).open("ab") as file:
+        file.write(line + b"\n")
+    after = Markers(beside(recording))
+    again = after.add("s", 2, "media", "after")
+    assert after.skipped == 1 and read(recording) == (marker, again)
+
+
+def test_a_line_that_broke_off_takes_no_other_with_it(tmp_path: Path) -> None:
+    recording = tmp_path / "session.mcap"
+    markers = Markers(beside(recording))
+    markers.add("s", 1, "media", "whole")
+    with beside(recording).open("ab") as file:
+        file.write(b'{"session": "s", "t_')  # the power went
+    markers.add("s", 2, "media", "after it")
+    assert [marker.text for marker in read(recording)] == ["whole", "after it"]
+
+
+def test_only_the_user_may_read_them_also_where_an_earlier_version_let_others(tmp_path: Path) -> None:
+    path = beside(tmp_path / "session.mcap")
+    path.touch(0o644)
+    Markers(path).add("s", 1, "media", "")
+    carry_over(tmp_path / "session.mcap", tmp_path / "out.mcap")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_markers_that_a_recording_has_are_not_replaced_by_those_of_another(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Markers(tmp_path / f"{name}.markers.jsonl").add("s", 1, "media", name)
+    carry_over(tmp_path / "one.mcap", tmp_path / "two.mcap")
+    assert [marker.text for marker in read(tmp_path / "two.mcap")] == ["two"]
+
+
+def test_they_are_read_without_the_page() -> None:
+    program = "import sys, runtime.markers; sys.exit('nicegui' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

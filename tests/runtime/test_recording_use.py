@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import stat
@@ -21,7 +22,7 @@ import pytest
 import pyxdf
 from pyarrow import parquet
 
-from runtime.markers import Markers, beside
+from runtime.markers import Markers, beside, read
 from runtime.recording import Recorder, Recording
 from runtime.recording.__main__ import main
 from runtime.recording.info import summarise
@@ -256,7 +257,7 @@ def test_a_folder_that_is_none_is_one_line(
     assert list(tmp_path.iterdir()) == [whole]
 
 
-def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored(
+def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored_or_mended(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session = tmp_path / "s.mcap"
@@ -267,15 +268,28 @@ def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored(
     assert stat.S_IMODE(beside(session).stat().st_mode) == 0o600
     with beside(session).open("ab") as file:
         file.write(b"no marker\n")  # a damaged line costs no more than itself
-    assert summarise(Recording.open(session)).markers == 2
+    seen = summarise(Recording.open(session))
+    assert (seen.markers, seen.markers_skipped) == (2, 1)
+    capsys.readouterr()
+    assert main(["info", str(session)]) == 0
+    assert re.search(r"markers +│ 2; 1 damaged lines are left out", capsys.readouterr().out)
     assert main(["export", str(session), "--to", "csv", "--out", str(tmp_path / "csv")]) == 0
     with (tmp_path / "csv/markers.csv").open() as lines:
         rows = list(csv.DictReader(lines))
     assert [(float(row["time_s"]), row["marker"]) for row in rows] == [(1.5, "he laughs"), (2.5, "")]
+    assert main(["export", str(session), "--to", "parquet", "--out", str(tmp_path / "parquet")]) == 0
+    table = parquet.read_table(tmp_path / "parquet/markers.parquet").to_pydict()
+    assert table == {"time_s": [1.5, 2.5], "marker": ["he laughs", ""], "wall": [m.wall for m in markers.all]}
     assert main(["export", str(session), "--to", "xdf", "--out", str(tmp_path / "s.xdf")]) == 0
     streams, _ = pyxdf.load_xdf(tmp_path / "s.xdf", synchronize_clocks=False, dejitter_timestamps=False)
     found = next(stream for stream in streams if stream["info"]["name"] == ["markers"])
     assert found["info"]["type"] == ["Markers"] and found["time_series"] == [["he laughs"], [""]]
+    assert found["info"]["channel_format"] == ["string"] and float(found["info"]["nominal_srate"][0]) == 0
+    assert found["time_stamps"].tolist() == [1.5, 2.5]  # irregular: where they were set, and nowhere else
     assert main(["rescore", str(session), "--out", str(tmp_path / "again.mcap")]) == 0
-    assert [m.text for m in Markers(tmp_path / "again.markers.jsonl").all] == ["he laughs", ""]
+    session.write_bytes(session.read_bytes()[:200_000])
+    assert main(["repair", str(session)]) == 0
+    for made in ("again", "s.repaired"):
+        assert read(tmp_path / f"{made}.mcap") == tuple(markers.all)
+        assert stat.S_IMODE((tmp_path / f"{made}.markers.jsonl").stat().st_mode) == 0o600
     capsys.readouterr()
