@@ -15,6 +15,7 @@ from runtime.stream import (
     Face,
     Message,
     Picture,
+    Revised,
     Said,
     SenseStatus,
     SessionBegin,
@@ -55,7 +56,10 @@ class Board:
         self.begin: SessionBegin | None = None
         self.senses: dict[str, SenseStatus] = {}
         self.windows: int | None = None
-        self.status: StatusMessage | None = None
+        self.skipped: int | None = None  # windows too old to be inferred
+        self.eased: tuple[str, ...] = ()  # what is given up now, to keep up
+        self.revised: Revised | None = None  # what late words changed
+        self.replayed = False  # a recording does not know everything that a stream tells
         self.event = ""
         self.over = ""  # why the session ended
         self.words: tuple[Word | Said, ...] | None = None  # None: the stream tells only how many
@@ -88,10 +92,12 @@ class Board:
                 committed = tuple(word for word in self.words or () if word.committed)
                 self.words = (committed + message.words)[-WORDS_KEPT:]
             case StatusMessage():
-                self.senses, self.windows, self.status = message.senses, message.windows, message
+                self._count(message)
+                self.eased = message.eased
                 self.event = self.event if message.event is UNSET else message.event
             case SessionEnd():
-                self.senses, self.windows = message.senses, message.windows
+                self._count(message)
+                self.eased = ()
                 self.over = message.reason
 
     @property
@@ -134,17 +140,28 @@ class Board:
             self._published_ns = emotion.time.published_ns  # a revision is published later than it was heard
             newest = True  # also when its time is earlier: a demo begins again
         else:
-            for index, moment in enumerate(self.history):
-                if moment.emotion.seq == emotion.revises:
-                    self.history[index] = Moment(moment.at_s, emotion)
+            self._revise(emotion)
         if newest:
             self.emotion = emotion
         while self.history and self.history[0].at_s < at_s - HISTORY_S:
             self.history.popleft()
+
+    def _revise(self, emotion: Emotion) -> None:
+        """Put a revision in its window's place; the newest first, for a demo's loop counts from 0 again."""
+        for index in range(len(self.history) - 1, -1, -1):
+            moment = self.history[index]
+            one = moment.emotion
+            if one.seq == emotion.revises and one.time.end_ns == emotion.time.end_ns:
+                self.history[index] = Moment(moment.at_s, emotion)
+                return
+
+    def _count(self, message: StatusMessage | SessionEnd) -> None:
+        self.senses, self.windows, self.skipped = message.senses, message.windows, message.skipped
+        self.revised = None if message.revised is UNSET else message.revised
 
     def _clear(self, session: str) -> None:
         self.session, self.emotion, self.begin = session, None, None
         self.history.clear()
         self.words = self.face = self.picture = None
         self.senses, self.windows, self.event, self.over = {}, None, "", ""
-        self.status = None
+        self.skipped, self.eased, self.revised = None, (), None

@@ -50,6 +50,13 @@ def styles(element: Element, **properties: str) -> None:
         element.style.update(new)
 
 
+def unstyled(element: Element) -> None:
+    """Take all CSS properties away again."""
+    if element.style:
+        element.style.clear()
+        element.update()
+
+
 def swap(element: Element, on: bool, name: str) -> None:
     """Give an element a class, or take it away."""
     if on != (name in element.classes):

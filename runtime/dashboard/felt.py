@@ -25,6 +25,7 @@ class _Row:
     fill: Element
     share: ui.label
     past: Element
+    guessed: Element  # those parts of the past in which the network was unsure
 
 
 class FeltPanel:
@@ -46,6 +47,7 @@ class FeltPanel:
                     self._state_line = text("", "muted")
             self._rows_at = box("felt-rows")
             self._rows: dict[str, _Row] = {}
+            self._scale: tuple[float, float] | None = None  # of the sentiment that has a row
             self._nothing = text("waiting for the first window …", "muted")
 
     def show(self, board: Board) -> None:
@@ -55,6 +57,9 @@ class FeltPanel:
         if emotion is None:
             say(self._top, "waiting")
             say(self._share, "")
+            swap(self._top, False, "unsure")
+            for row in self._rows.values():
+                _reset(row)
             return
         scores: dict[str, float] = {}
         if emotion.emotions is not UNSET:
@@ -62,8 +67,10 @@ class FeltPanel:
         top = emotion.emotions.top if emotion.emotions is not UNSET else ""
         self._headline(board, top, scores)
         names = [*scores, *(["sentiment"] if emotion.sentiment is not UNSET else [])]
-        if names and names != list(self._rows):
-            self._build(names)
+        scale = None if emotion.sentiment is UNSET else emotion.sentiment.scale
+        if names and (names, scale) != (list(self._rows), self._scale):
+            self._build(names, scale)
+        swap(self._rows_at, emotion.state == "abstain", "unsure")
         shown = [(moment, moment.at_s - board.now_s()) for moment in board.history]
         for label in self._rows:
             row = self._rows[label]
@@ -71,28 +78,34 @@ class FeltPanel:
                 self._sentiment(row, emotion.sentiment.value, emotion.sentiment.scale)
             else:
                 score = scores.get(label, 0.0)
-                swap(row.name, label == top, "strong")
-                swap(row.share, label == top, "strong")
-                styles(row.fill, width=f"{score:.1%}")
+                for words in (row.name, row.share):
+                    swap(words, label == top and emotion.state != "abstain", "strong")
+                styles(row.fill, width=f"{score:.1%}", margin_left="0%")
                 if label in scores:
                     attrs(row.meter, aria_valuenow=f"{score * 100:.0f}")
                 else:
                     without(row.meter, "aria_valuenow")
                 say(row.share, f"{score:.0%}" if label in scores else "–")
-            heights = [(at_s, _height(moment, label)) for moment, at_s in shown]
-            drawn = _line(heights, self._span_s) if label == "sentiment" else _area(heights, self._span_s)
-            attrs(row.past, d=drawn)
+            draw = _line if label == "sentiment" else _area
+            for path, points in zip((row.past, row.guessed), _apart(shown, label), strict=True):
+                attrs(path, d=draw(points, self._span_s))
 
     def _headline(self, board: Board, top: str, scores: dict[str, float]) -> None:
         assert board.emotion is not None
         emotion = board.emotion
-        value = "" if emotion.sentiment is UNSET else f"{emotion.sentiment.value:+.2f}"
-        say(self._top, top or value or "nothing")
-        scale = (
-            "" if emotion.sentiment is UNSET else "sentiment, {:+g} to {:+g}".format(*emotion.sentiment.scale)
-        )
-        say(self._share, f"{scores[top]:.0%}" if top else scale)
-        swap(self._top, emotion.state == "abstain", "unsure")  # a best guess must not look like an answer
+        answer, beside = top, ""
+        if top:
+            beside = f"{scores[top]:.0%}"
+        elif emotion.sentiment is not UNSET:
+            answer = f"{emotion.sentiment.value:+.2f}"
+            beside = "sentiment, {:+g} to {:+g}".format(*emotion.sentiment.scale)
+        unsure = emotion.state == "abstain"  # a best guess must not look like an answer
+        if unsure and answer:
+            answer, beside = "unsure", f"perhaps {answer}, {beside}"
+        say(self._top, answer or "nothing")
+        say(self._share, beside)
+        swap(self._top, unsure, "unsure")
+        swap(self._share, unsure, "guess")
         say(self._state_word, WORDS[emotion.state])
         say(self._state_line, state(emotion))
         for name in WORDS:
@@ -100,15 +113,15 @@ class FeltPanel:
 
     def _sentiment(self, row: _Row, value: float, scale: tuple[float, float]) -> None:
         low, high = scale
-        left, right = sorted((min(max(0.0, low), high), min(max(value, low), high)))
-        span = high - low
-        styles(row.fill, width=f"{(right - left) / span:.1%}", margin_left=f"{(left - low) / span:.1%}")
+        left, right = sorted((_share(0.0, scale), _share(value, scale)))
+        styles(row.fill, width=f"{right - left:.1%}", margin_left=f"{left:.1%}")
         attrs(row.meter, aria_valuemin=f"{low:g}", aria_valuemax=f"{high:g}", aria_valuenow=f"{value:.2f}")
         say(row.share, f"{value:+.2f}")
 
-    def _build(self, names: list[str]) -> None:
+    def _build(self, names: list[str], scale: tuple[float, float] | None) -> None:
         self._rows_at.clear()
-        self._rows, hues = {}, palette(names)
+        self._rows, self._scale, hues = {}, scale, palette(names)
+        zero = 0.0 if scale is None else _share(0.0, scale)
         with self._rows_at:
             for label in names:
                 hue = OTHER if label == "sentiment" else hues[label]
@@ -118,7 +131,7 @@ class FeltPanel:
                     attrs(meter, aria_valuemin="0", aria_valuemax="100")
                     with meter:
                         if label == "sentiment":
-                            box("zero", aria_hidden="true")
+                            styles(box("zero", aria_hidden="true"), left=f"{zero:.1%}")
                         fill = box("fill")
                         styles(fill, background_color=hue, width="0%")
                     share = text("", "share")
@@ -127,12 +140,46 @@ class FeltPanel:
                     ) as plot:
                         attrs(plot, viewBox=f"0 0 {PLOT_W} {PLOT_H}", preserveAspectRatio="none")
                         if label == "sentiment":
-                            box("zero", "path", d=f"M0 {PLOT_H / 2:g} H{PLOT_W}")
-                            past = box("line", "path", d="M0 0")
-                            styles(past, stroke=hue)
-                        else:
-                            past = box("", "path", d="M0 0", fill=hue)
-                self._rows[label] = _Row(name, meter, fill, share, past)
+                            box("zero", "path", d=f"M0 {PLOT_H - zero * PLOT_H:g} H{PLOT_W}")
+                        past, guessed = (_past(kind, hue, label) for kind in ("", "guess"))
+                self._rows[label] = _Row(name, meter, fill, share, past, guessed)
+
+
+def _reset(row: _Row) -> None:
+    """As before the first window; the row stays, so that the page does not jump."""
+    styles(row.fill, width="0%", margin_left="0%")
+    without(row.meter, "aria_valuenow")
+    say(row.share, "–")
+    for path in (row.past, row.guessed):
+        attrs(path, d="M0 0")
+
+
+def _past(kind: str, hue: str, label: str) -> Element:
+    if label != "sentiment":
+        return box(kind, "path", d="M0 0", fill=hue)
+    line = box(f"line {kind}".strip(), "path", d="M0 0")
+    styles(line, stroke=hue)
+    return line
+
+
+def _apart(
+    shown: list[tuple[Moment, float]], label: str
+) -> tuple[list[tuple[float, float | None]], list[tuple[float, float | None]]]:
+    """The heights of answers, and of guesses; a guess is joined to what stands before and after it."""
+    unsure = [moment.emotion.state == "abstain" for moment, _ in shown]
+    answers: list[tuple[float, float | None]] = []
+    guesses: list[tuple[float, float | None]] = []
+    for k, (moment, at_s) in enumerate(shown):
+        height = _height(moment, label)
+        answers.append((at_s, None if unsure[k] else height))
+        guesses.append((at_s, height if any(unsure[max(k - 1, 0) : k + 2]) else None))
+    return answers, guesses
+
+
+def _share(value: float, scale: tuple[float, float]) -> float:
+    """Where a value lies on its scale, 0..1."""
+    low, high = scale
+    return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
 def _height(moment: Moment, label: str) -> float | None:
@@ -141,8 +188,7 @@ def _height(moment: Moment, label: str) -> float | None:
     if label == "sentiment":
         if emotion.sentiment is UNSET:
             return None
-        low, high = emotion.sentiment.scale
-        return min(max((emotion.sentiment.value - low) / (high - low), 0.0), 1.0)
+        return _share(emotion.sentiment.value, emotion.sentiment.scale)
     if emotion.emotions is UNSET or label not in emotion.emotions.labels:
         return None
     return emotion.emotions.scores[emotion.emotions.labels.index(label)]

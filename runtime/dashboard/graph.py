@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import hypot
 
+from msgspec import UNSET
 from nicegui import ui
 
 from runtime.dashboard.board import SENSES, Board
-from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text
+from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text, unstyled
 from runtime.dashboard.phrases import NAMES
 
 WIDTH, HEIGHT = 240, 176
@@ -18,6 +19,8 @@ WEAK, STRONG = 1.0, 9.0  # px
 PAIRS = [(teacher, student) for teacher in SENSES for student in SENSES if teacher != student]
 KINDS = {"homo": "what the senses share", "hetero": "what is each sense's own"}
 TITLES = {"homo": "homogeneous", "hetero": "heterogeneous"}
+NOTHING = "no edges: there is nothing to go by"
+NEVER = "this network publishes no edges"
 
 
 class GraphPanel:
@@ -35,11 +38,11 @@ class GraphPanel:
         swap(self._none, emotion is None or edges is not None, "gone")
         swap(self._both, edges is None and emotion is not None, "gone")
         if emotion is None or edges is None:
-            ever = any(moment.emotion.distillation for moment in board.history)
-            say(
-                self._none,
-                "no edges: there is nothing to go by" if ever else "this network publishes no edges",
-            )
+            # A network that has edges gives them with every answer; without a sense there is no answer.
+            nothing = emotion is None or (emotion.emotions is UNSET and emotion.sentiment is UNSET)
+            say(self._none, NOTHING if nothing else NEVER)
+            for graph in self._graphs.values():
+                graph.reset()
             return
         present = {name: getattr(emotion.modalities, name).present for name in SENSES}
         for kind, graph in self._graphs.items():
@@ -76,6 +79,15 @@ class _Graph:
         attrs(self._canvas, aria_label=f"{TITLES[self._kind]} edges: {', '.join(line for _, line in said)}")
         for name, there in present.items():
             swap(self._canvas, not there, f"no-{name}")
+
+    def reset(self) -> None:
+        """As before the first window."""
+        for path in self._edges.values():
+            unstyled(path)
+        say(self._strongest, "")
+        attrs(self._canvas, aria_label=f"{TITLES[self._kind]} edges")
+        for name in SENSES:
+            swap(self._canvas, False, f"no-{name}")
 
     @staticmethod
     def _arrow(kind: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse
@@ -25,10 +25,12 @@ class Guard:
     Args:
         token: what must be shown; None: nothing.
         host: the loopback address that is served, beside the usual ones.
+        port: names the cookie; browsers share cookies between all ports of a host.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, host: str) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, host: str, port: int) -> None:
         self._app, self._token = app, token
+        self._cookie = f"{COOKIE}_{port}"
         self._hosts = {*LOOPBACK, host}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +40,7 @@ class Guard:
         headers = Headers(scope=scope)
         if scope["type"] == "http" and self._token and self._offered(scope):
             response = RedirectResponse(_without_token(scope), status_code=303)
-            response.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            response.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
             await response(scope, receive, send)
         elif self._known(headers) and not (scope["type"] == "websocket" and _foreign(headers)):
             await self._app(scope, receive, send)
@@ -53,12 +55,13 @@ class Guard:
 
     def _known(self, headers: Headers) -> bool:
         if self._token is None:
-            return urlsplit(f"//{headers.get('host', '')}").hostname in self._hosts
+            asked = _address(f"//{headers.get('host', '')}")
+            return asked is not None and asked.hostname in self._hosts
         try:
             cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
             return False
-        return COOKIE in cookies and self._right(cookies[COOKIE].value)
+        return self._cookie in cookies and self._right(cookies[self._cookie].value)
 
     def _right(self, offered: str) -> bool:
         return hmac.compare_digest(offered.encode(), (self._token or "").encode())
@@ -67,7 +70,18 @@ class Guard:
 def _foreign(headers: Headers) -> bool:
     """A WebSocket that another site's page opens says so in its Origin."""
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != headers.get("host")
+    if origin is None:
+        return False
+    came = _address(origin)
+    return came is None or came.netloc != headers.get("host")
+
+
+def _address(text: str) -> SplitResult | None:
+    """The parts of an address; None: it is none, such as ``//[``."""
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return None
 
 
 def _without_token(scope: Scope) -> str:

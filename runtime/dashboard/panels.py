@@ -8,9 +8,9 @@ from nicegui.element import Element
 
 from runtime.colours import OTHER, palette
 from runtime.dashboard.board import SENSES, Board
-from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text
+from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text, unstyled
 from runtime.dashboard.phrases import ICONS, NAMES, PROCESSES, reason, says, tenths
-from runtime.stream import Modality, StatusMessage
+from runtime.stream import Modality
 
 SEGMENTS = {  # in the order in which they happen; Okabe and Ito's colours
     "capture": "#56B4E9",
@@ -41,6 +41,11 @@ class SensesPanel:
     def show(self, board: Board) -> None:
         emotion = board.emotion
         if emotion is None:
+            for row, said, dot, detail in self._rows.values():
+                swap(row, False, "away")
+                unstyled(dot)
+                say(said, "–")
+                say(detail, "")
             return
         labels = () if emotion.emotions is UNSET else emotion.emotions.labels
         hues = palette(labels)
@@ -86,6 +91,9 @@ class WordsPanel:
                 self._note,
                 "The stream tells how many words were heard, not which: start it with --share-words.",
             )
+        else:
+            for label in (self._said, self._provisional, self._note):
+                say(label, "")
         swap(self._said, board.words is None, "count")
         swap(self._provisional, not self._provisional.text, "gone")
 
@@ -113,6 +121,7 @@ class LatencyPanel:
 
     def show(self, board: Board) -> None:
         if board.emotion is None:
+            self._reset()
             return
         latency = board.emotion.latency_ms
         there = {n: float(v) for n in SEGMENTS if (v := getattr(latency, n)) is not UNSET}
@@ -129,6 +138,14 @@ class LatencyPanel:
         say(self._scale, f"bar: 0 to {scale} ms")
         parts = ", ".join(f"{name} {value:.1f}" for name, value in shown.items())
         attrs(self._bar, aria_label=f"latency {total:.1f} ms: {parts}")
+
+    def _reset(self) -> None:
+        for name, part in self._parts.items():
+            styles(part, width="0%")
+            say(self._values[name][1], "")
+        say(self._total, "–")
+        say(self._scale, "")
+        attrs(self._bar, aria_label="latency")
 
 
 class HealthPanel:
@@ -163,25 +180,22 @@ class HealthPanel:
             sense = board.senses.get(name)
             if sense is None:
                 say(state, "–" if board.senses else "")
+                for cell in (samples, lost, restarts):
+                    say(cell, "")
                 continue
             swap(state, sense.state in ("degraded", "failed", "absent"), "warn")
             say(state, sense.state)
             say(samples, f"{sense.produced}")
             say(lost, f"{sense.dropped}")
             swap(lost, sense.dropped > 0, "warn")
-            say(restarts, f"{sense.restarts}")
+            say(restarts, "" if board.replayed else f"{sense.restarts}")
             if sense.state in ("degraded", "failed", "absent") and (sense.detail or sense.reason):
                 troubles.append(f"{PROCESSES[name]}: {sense.detail or reason(sense.reason)}")
         say(self._detail, "; ".join(troubles))
-        if emotion is not None:
-            model = emotion.model
-            say(self._engine, f"{model.engine}, {model.precision}")
-            say(self._network, f"{model.name} ({model.hash})")
-            dropped = emotion.dropped.windows if board.status is None else board.status.skipped
-            windows = "" if board.windows is None else f"{board.windows}, "
-            say(self._windows, f"{windows}dropped {dropped}")
-            swap(self._windows, dropped > 0, "warn")
-        self._show_load(board.status)
+        model = None if emotion is None else emotion.model
+        say(self._engine, "" if model is None else f"{model.engine}, {model.precision}")
+        say(self._network, "" if model is None else f"{model.name} ({model.hash})")
+        self._show_load(board)
         begin = board.begin
         passed = {} if begin is None or begin.passed_over is UNSET else begin.passed_over
         engines = "engine does" if len(passed) == 1 else "engines do"
@@ -194,17 +208,23 @@ class HealthPanel:
         say(self._event, board.event)
         swap(self._event, not board.event, "gone")
 
-    def _show_load(self, status: StatusMessage | None) -> None:
-        """What is given up because the machine cannot keep up, and what late words changed."""
-        eased = "" if status is None else ", ".join(status.eased)
-        say(self._eased, eased)
-        swap(self._eased, bool(eased), "warn")
-        revised = UNSET if status is None else status.revised
-        late = ""
-        if revised is not UNSET:
-            late = f"{revised.windows} windows published again, {revised.answer_changed} with another answer"
-        say(self._late, late)
-        for fact in (self._eased, self._late):
+    def _show_load(self, board: Board) -> None:
+        """Windows, what is given up because the machine cannot keep up, and what late words changed."""
+        skipped = board.skipped
+        if skipped is None and board.emotion is not None:
+            skipped = board.emotion.dropped.windows
+        counted = [] if board.windows is None else [f"{board.windows}"]
+        say(self._windows, ", ".join(counted if skipped is None else [*counted, f"dropped {skipped}"]))
+        swap(self._windows, bool(skipped), "warn")
+        say(self._eased, ", ".join(board.eased))
+        swap(self._eased, bool(board.eased), "warn")
+        late = board.revised
+        say(
+            self._late,
+            "" if late is None
+            else f"{late.windows} windows published again, {late.answer_changed} with another answer",
+        )  # fmt: skip
+        for fact in (self._engine, self._network, self._windows, self._eased, self._late):
             swap(fact, not fact.text, "gone")
 
     @staticmethod

@@ -91,7 +91,7 @@ class Playback:
         board.face, board.faced_s = self._face(now_s), now_s
         if (seen := self._film.at(now_s)) is not None:
             board.pictured_s, board.picture = seen
-        board.heard_s = None  # a recording is never silent
+        board.heard_s, board.replayed = None, True  # a recording is never silent
         return board
 
     def _heard(self, now_s: float) -> tuple[Word, ...]:

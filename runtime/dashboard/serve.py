@@ -94,7 +94,7 @@ def serve(
         with_parent: end when standard input closes, that is, when the process that started this one ends.
     """
     root = _of_recording(playback) if playback is not None else _of_stream(endpoint, key)
-    app.add_middleware(Guard, token=token, host=address.host)
+    app.add_middleware(Guard, token=token, host=address.host, port=address.port)
     app.on_startup(lambda: print(f"dashboard: {address.url(token)}", flush=True))
     if with_parent:
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()

@@ -10,6 +10,8 @@ import sys
 import threading
 from types import TracebackType
 
+from rich.logging import RichHandler
+
 from runtime.dashboard.address import Address
 
 log = logging.getLogger("runtime.dashboard")
@@ -82,6 +84,18 @@ class PageProcess:
         process = self._process
         assert process is not None and process.stdout is not None and process.stdin is not None
         for line in process.stdout:
-            log.info("%s", line.rstrip())
+            address, secret, _ = line.rstrip().partition("?token=")
+            if secret:
+                _tell(line.rstrip())
+            log.info("%s%s", address, " (with the token that was printed, not logged)" if secret else "")
         if process.wait() and not process.stdin.closed:
             log.warning("dashboard: it ended with status %d; the session goes on", process.returncode)
+
+
+def _tell(line: str) -> None:
+    """Print what logs must not keep: unfolded, to be copied; above the view, if one is drawn."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RichHandler):
+            handler.console.print(line, soft_wrap=True, markup=False, highlight=False)
+            return
+    print(line, file=sys.stderr, flush=True)

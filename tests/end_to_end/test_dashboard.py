@@ -33,7 +33,21 @@ from runtime.dashboard.face import HEIGHT, WIDTH, draw
 from runtime.dashboard.phrases import tenths
 from runtime.plan import DEMO
 from runtime.recording import Recorder, Recording
-from runtime.stream import Emotion, Face, Head, Modalities, Modality, Publisher, Sentiment, decode, schema
+from runtime.stream import (
+    Emotion,
+    Face,
+    Head,
+    Message,
+    Modalities,
+    Modality,
+    Publisher,
+    Revised,
+    Sentiment,
+    SessionBegin,
+    StatusMessage,
+    decode,
+    schema,
+)
 from tests.conftest import ROOT
 
 pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
@@ -246,7 +260,7 @@ def test_the_bars_move_every_panel_says_something_and_the_browser_has_no_complai
     for panel in PANELS:
         body = browser.named(panel + '"][class~="card').text
         assert len(body.splitlines()) > 1, panel
-    assert browser.all(".top")[0].text in LABELS
+    until(lambda: browser.all(".top")[0].text in LABELS, "an answer")  # the first window is unsure
     assert browser.all(".badge")[0].text in ("ok", "degraded", "abstains")
     assert browser.all(".session")[0].text == "demo"
     assert until(lambda: browser.all(".pulse")[0].text == "live", "a stream that lives")
@@ -416,6 +430,8 @@ def test_a_recording_is_played_and_scrubbed_with_its_words_provisional_ones_grey
     playback: Served, browser: Browser, recording: Path
 ) -> None:
     browser.look(f"{playback.url}?at=3")
+    numbers = [cell.text for cell in browser.all(".health tbody td:nth-child(n+3)")]
+    assert len(numbers) == 9 and any(numbers) and not any(numbers[2::3]), "a recording knows no restarts"
     assert "And so my fellow Americans" in browser.named('Transcript"][class~="card').text
     assert "country" not in browser.named('Transcript"][class~="card').text
     place = browser.all(".scrubber .number")[0]
@@ -438,10 +454,35 @@ def test_a_recording_is_played_and_scrubbed_with_its_words_provisional_ones_grey
     assert provisional.value_of_css_property("color") != certain.value_of_css_property("color")
     browser.chrome.find_element(By.TAG_NAME, "body").send_keys("m")
     file = recording.with_name("session.markers.jsonl")
-    until(file.exists, "markers beside the recording")
+    until(lambda: file.exists() and file.read_text(), "markers beside the recording")
     assert json.loads(file.read_text())["t_ns"] == pytest.approx(11e9, abs=0.2e9)
     assert until(lambda: browser.all(".tick"), "a tick on the scrubber")
     assert browser.complaints() == []
+
+
+def test_an_unsure_window_does_not_look_like_an_answer_neither_now_nor_later(
+    playback: Served, browser: Browser
+) -> None:
+    first, second, *_ = (decode(payload) for _, payload in Recording.open(DEMO).emotions())
+    assert isinstance(first, Emotion) and isinstance(second, Emotion) and first.emotions
+    assert (first.state, second.state) == ("abstain", "ok")
+    start_ns = Recording.open(DEMO).start_ns
+    between_s = ((first.time.published_ns + second.time.published_ns) / 2 - start_ns) / 1e9
+    browser.look(f"{playback.url}?at={between_s}")
+    top, share = browser.all(".top.unsure")[0], browser.all(".top-share.guess")[0]
+    assert top.text == "unsure" and share.text.startswith(f"perhaps {first.emotions.top}, ")
+    size = "return parseFloat(getComputedStyle(arguments[0]).fontSize)"
+    sizes = [browser.chrome.execute_script(size, element) for element in (share, top)]
+    assert sizes[0] < sizes[1] / 2
+    assert browser.all(".felt-rows.unsure") and not browser.all(".felt-row .strong")
+    browser.chrome.get(f"{playback.url}?at=4")
+    until(lambda: browser.all(".top:not(.unsure)") and browser.all(".top")[0].text in LABELS, "an answer")
+    assert not browser.all(".felt-rows.unsure") and browser.all(".felt-row .strong")
+    for path, parts in ((".past :not(.guess)", 5), (".past .guess", 2)):
+        drawn = browser.all(path)[3].get_attribute("d")
+        assert drawn.count("L") >= parts, (path, drawn)
+    pale = browser.all(".past .guess")[3].value_of_css_property("opacity")
+    assert float(pale) < 0.5
 
 
 def test_a_sentiment_is_a_line_an_absent_sense_says_why_and_silence_is_told(
@@ -473,9 +514,70 @@ def test_a_sentiment_is_a_line_an_absent_sense_says_why_and_silence_is_told(
         assert meter.get_attribute("aria-valuenow") == "-1.50"
         assert "sentiment, -3 to +3" in browser.all(".top-share")[0].text
         assert len(browser.all(".past .zero")) == 1
-        heights = re.findall(r" (\d+\.\d)", browser.all(".past .line")[0].get_attribute("d"))
+        assert browser.all(".past .zero")[0].get_attribute("d") == "M0 14 H240"
+        assert len(browser.all(".track .zero")) == 1
+        heights = re.findall(r" (\d+\.\d)", browser.all(".past .line:not(.guess)")[0].get_attribute("d"))
         assert set(heights) == {"21.0"}, "a quarter of the plot's 28 above its floor"
+        fill = "return document.querySelector('.track .fill').style.marginLeft"
+        assert browser.run(fill) == "25%"
+
+        nothing = {"emotions": msgspec.UNSET, "sentiment": msgspec.UNSET, "distillation": msgspec.UNSET}
+        publisher.publish(msgspec.structs.replace(message, seq=message.seq + 1, state="abstain", **nothing))
+        until(lambda: browser.all(".top")[0].text == "nothing", "a window without an answer")
+        absent = "return document.querySelector('[aria-label=sentiment]').hasAttribute('aria-valuenow')"
+        until(lambda: not browser.run(absent), "a value that is absent, not zero")
+        until(lambda: browser.run(fill) == "0%", "a bar that begins where bars begin")
+        assert "nothing to go by" in browser.named('Distillation"][class~="card').text
         until(lambda: "nothing heard for" in browser.all(".pulse")[0].text, "silence")
+
+
+def test_the_page_says_what_is_given_up_and_dropped_and_shows_no_face_that_is_gone(
+    serve: Callable[..., Served], browser: Browser, endpoint: str
+) -> None:
+    emotion = decode(list(Recording.open(DEMO).emotions())[5][1])
+    assert isinstance(emotion, Emotion)
+    shapes = {"mouthSmileLeft": 0.9}
+    face = Face(session="demo", seq=0, t_ns=0, present=True, blendshapes=shapes)
+    begun = SessionBegin(
+        session="demo", started="2026-11-25T12:00:00.000Z", clock="media", config={}, model=emotion.model,
+        streams={}, software="0.1.0",
+    )  # fmt: skip
+    late = Revised(
+        windows=7, words_changed=3, answer_changed=2, shift=0.2, after_ms_p50=900.0, after_ms_p95=1400.0
+    )
+    status = StatusMessage(
+        session="demo", uptime_s=9.0, senses={}, windows=12, skipped=5, engine="numpy", revised=late,
+        eased=("no provisional words",),
+    )  # fmt: skip
+    with Publisher(endpoint, "demo") as publisher:
+        served = serve("runtime.dashboard", "--endpoint", endpoint).ready()
+        browser.chrome.get(served.url)
+
+        def told(panel: str, words: str, *messages: Message) -> None:
+            """Publish until the page says so: it may not yet be listening."""
+
+            def said() -> bool:
+                for message in messages:
+                    publisher.publish(message)
+                return words in browser.named(panel + '"][class~="card').text
+
+            until(said, words)
+
+        told("Health", "dropped 5", emotion, status)
+        told("Health", "no provisional words")
+        told("Health", "7 windows published again, 2 with another answer")
+        until(lambda: browser.all(".graph.homo .edge[style*=width]"), "edges")
+        told("Face", "mouth smile left 90%", face)
+        told("Face", "no face is seen any more")
+        assert not browser.all(".drawn:not(.gone)")
+
+        other = msgspec.structs.replace(begun, session="other")
+        told("Face", "--share-face", other)
+        until(lambda: browser.all(".session")[0].text == "other", "another session")
+        until(lambda: not browser.all(".edge[style*=width]"), "a drawing that is reset")
+        assert "dropped" not in browser.named('Health"][class~="card').text
+        assert browser.named("latency").get_attribute("aria-label") == "latency"
+        assert browser.bars() == [0] * 7 and not browser.all("[role=meter][aria-valuenow]")
 
 
 def browser_sees(browser: Browser, url: str) -> bool:
@@ -533,6 +635,38 @@ def test_beyond_loopback_a_token_is_made_and_demanded_also_of_the_websocket(
     until(lambda: browser.all('[aria-label="Pause (P)"]'), "an answer through the WebSocket")
 
 
+def test_two_pages_with_tokens_on_one_host_do_not_log_each_other_out(
+    serve: Callable[..., Served], recording: Path
+) -> None:
+    pages = [serve("runtime.dashboard", "--replay", recording, host="127.1") for _ in range(2)]
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    for page in pages:
+        token = re.search(r"\?token=\S+", page.ready().said)
+        assert token is not None and opener.open(page.url + token[0], timeout=10).status == 200
+    for page in pages:
+        assert opener.open(page.url, timeout=10).status == 200
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_session_prints_its_pages_address_in_one_line_and_logs_it_without_the_token(
+    serve: Callable[..., Served], endpoint: str, as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")  # narrower than the address
+    options = ["--log-json"] if as_json else []
+    live = serve(
+        *("runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint, *options),
+        host="127.1",
+    ).ready()
+    line = f"dashboard: http://127.1:{live.port}/?token="
+    until(lambda: "was printed, not logged" in " ".join(live.said.split()), "a log line without the token")
+    (printed,) = (one for one in live.said.splitlines() if "?token=" in one)
+    assert printed.startswith(line) and len(printed) > len(line) + 20
+    token = printed.removeprefix(line)
+    assert live.said.count(token) == 1
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    assert opener.open(f"{live.url}?token={token}", timeout=10).status == 200
+
+
 def upgrade(port: int, **headers: str) -> int:
     """Ask for the page's WebSocket; the status of the answer."""
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -546,9 +680,12 @@ def upgrade(port: int, **headers: str) -> int:
 def test_on_loopback_another_name_and_another_sites_page_are_refused(playback: Served) -> None:
     assert upgrade(playback.port) == 101
     assert upgrade(playback.port, Origin="http://evil.example") == 403
-    request = urllib.request.Request(playback.url, headers={"Host": "evil.example"})
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=10)
+    assert upgrade(playback.port, Origin="http://[") == 403
+    for host in ("evil.example", "[", "[::1", ""):
+        request = urllib.request.Request(playback.url, headers={"Host": host})
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(request, timeout=10)
+    assert "Traceback" not in playback.said
 
 
 @given(st.lists(st.floats(0, 5000), min_size=1, max_size=5))

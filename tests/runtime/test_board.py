@@ -7,7 +7,18 @@ import pytest
 
 from runtime.plan import DEMO
 from runtime.recording import Recording
-from runtime.stream import Emotion, Face, Picture, Said, SessionBegin, SessionEnd, Transcript, decode
+from runtime.stream import (
+    Emotion,
+    Face,
+    Picture,
+    Revised,
+    Said,
+    SessionBegin,
+    SessionEnd,
+    StatusMessage,
+    Transcript,
+    decode,
+)
 
 pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
 
@@ -64,6 +75,40 @@ def test_a_revision_does_not_turn_the_clock_back_or_forward(emotion: Emotion) ->
     board.update(msgspec.structs.replace(emotion, seq=emotion.seq + 1, revises=emotion.seq, time=again))
     assert board.now_ns() == late_ns
     assert len(board.history) == 1 and board.history[0].emotion.revises == emotion.seq
+
+
+def test_a_revision_replaces_the_newest_window_of_its_number_and_time_and_no_other(emotion: Emotion) -> None:
+    board = Board(lambda: 100.0)
+    elsewhen = msgspec.structs.replace(emotion.time, end_ns=emotion.time.end_ns + 1)
+    before = msgspec.structs.replace(emotion, final=False)  # of an earlier round, with the same numbers
+    other = msgspec.structs.replace(emotion, time=elsewhen)
+    for at_s, message in enumerate((before, emotion, other)):
+        board.update(message, 97.0 + at_s)
+    revision = msgspec.structs.replace(emotion, seq=emotion.seq + 9, revises=emotion.seq)
+    board.update(revision)
+    assert [moment.emotion for moment in board.history] == [before, revision, other]
+    assert [moment.at_s for moment in board.history] == [97.0, 98.0, 99.0]
+    assert board.emotion == other
+
+
+def test_what_is_given_up_dropped_and_revised_is_the_newest_status_and_nothing_is_after_the_end(
+    ended: SessionEnd, emotion: Emotion
+) -> None:
+    board = Board(lambda: 100.0)
+    late = Revised(
+        windows=4, words_changed=3, answer_changed=1, shift=0.2, after_ms_p50=900.0, after_ms_p95=1400.0
+    )
+    status = StatusMessage(
+        session="demo", uptime_s=9.0, senses={}, windows=12, skipped=2, engine="numpy", revised=late,
+        eased=("no words",),
+    )  # fmt: skip
+    board.update(emotion)
+    board.update(status)
+    assert (board.windows, board.skipped, board.eased, board.revised) == (12, 2, ("no words",), late)
+    board.update(msgspec.structs.replace(ended, windows=13, skipped=3))
+    assert (board.windows, board.skipped, board.eased, board.revised) == (13, 3, (), None)
+    board.update(msgspec.structs.replace(emotion, session="other"))
+    assert (board.windows, board.skipped, board.revised) == (None, None, None)
 
 
 @pytest.fixture

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
+from capture.messages import Words
 from runtime.dashboard.playback import Playback
 from runtime.plan import DEMO
-from runtime.recording import Recording
+from runtime.recording import Recorder, Recording
+from runtime.stream import Emotion, decode, encode, schema
 
 CONSENT = "the speaker agreed on 3 May"
 
@@ -67,3 +70,32 @@ def test_pictures_that_were_recorded_are_shown_at_their_time(fast: Playback) -> 
 def test_a_recording_without_pictures_shows_none() -> None:
     demo = Playback(Recording.open(DEMO))
     assert demo.board(demo.duration_s / 2).picture is None
+
+
+def test_a_revision_is_no_window(tmp_path: Path) -> None:
+    demo = Recording.open(DEMO)
+    with Recorder(tmp_path / "a.mcap", demo.header, emotion_schema=msgspec.json.encode(schema())) as recorder:
+        for seq, (t_ns, payload) in enumerate(demo.emotions()):
+            first = decode(payload)
+            assert isinstance(first, Emotion)
+            late = msgspec.structs.replace(first, seq=seq + 1000, revises=first.seq)
+            recorder.add_emotion(payload, t_ns, 2 * seq)
+            recorder.add_emotion(encode(late), t_ns + 1000, 2 * seq + 1)
+    late_too = Playback(Recording.open(tmp_path / "a.mcap"))
+    end = late_too.board(late_too.duration_s + 1)
+    assert end.windows == len(list(demo.emotions())) == len(end.history)
+    assert all(moment.emotion.revises is not None for moment in end.history)
+
+
+def test_words_that_were_committed_stay_in_the_order_in_which_they_were_said() -> None:
+    demo = Playback(Recording.open(DEMO))
+    messages = [a.message for a in demo.recording.arrivals() if isinstance(a.message, Words)]
+    spoken = [word for message in messages for word in message.words if word.committed]
+    assert list(demo.board(demo.duration_s).words or ()) == spoken
+    heard = [demo.board(at_s).words or () for at_s in np.linspace(0, demo.duration_s, 40)]
+    assert {len(words) for words in heard} > {0, len(spoken)}
+    assert all([word for word in words if word.committed] == spoken[: len(words)] for words in heard)
+
+
+def test_a_recording_knows_no_restarts() -> None:
+    assert Playback(Recording.open(DEMO)).board(1.0).replayed
