@@ -56,7 +56,7 @@ class Playback:
                 f"make them with python -m runtime.live --replay {recording.path}"
             )
         self._emotions.sort(key=lambda pair: pair[0])
-        firsts = (emotion.revises is None for _, emotion in self._emotions)
+        firsts = (int(emotion.revises is None) for _, emotion in self._emotions)
         self._first_ones = [0, *accumulate(firsts)]  # windows up to each message: a revision is none
         self._faces: list[tuple[float, npt.NDArray[np.float32]]] = []
         self._cap = RateCap(FACE_HZ)

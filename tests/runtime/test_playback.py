@@ -50,6 +50,7 @@ def test_before_anything_came_nothing_is_shown_and_in_the_end_every_sense_has_en
 def test_a_session_in_real_time_is_shown_as_it_came() -> None:
     demo = Playback(Recording.open(DEMO))
     assert demo.duration_s >= demo.recording.duration_s
+    assert str(demo.board(0.7).windows) == "1", "a number, as the page writes it"
     boards = [demo.board(at_s) for at_s in (1.0, demo.duration_s / 2, demo.duration_s)]
     assert boards[0].windows < boards[1].windows < boards[2].windows
 
