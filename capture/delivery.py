@@ -1,7 +1,7 @@
 """Delivery: what becomes of a message that its receiver cannot take in time, as policies with names.
 
-A loss is never hidden: a dropped message leaves a hole in ``seq`` that the receiver counts, a frame that was
-replaced is counted by who replaced it, a window that was skipped by the session; all of it is published.
+A loss is never hidden: a dropped message leaves a hole in ``seq`` that the receiver counts and the session
+publishes. Where only the newest counts, nothing waits: frames (``capture.frames.Newest``), windows.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ class Delivery:
     """How many messages may wait, and what happens to the next one."""
 
     holds: int
-    when_full: Literal["drop", "wait", "replace"]
+    when_full: Literal["drop", "wait"]
 
 
-NEWEST = Delivery(
-    1, "replace"
-)  # video frames in the camera's process; windows, which have a maximum age, too
 ORDERED = Delivery(256, "drop")  # features and words: more than 5 s of vision, 10 s of audio blocks
 LOSSLESS = Delivery(256, "wait")  # sound to the recogniser, and whatever is not in real time
 PER_SUBSCRIBER = Delivery(1000, "drop")  # the stream: who is slow loses its own messages, nobody else's

@@ -25,7 +25,7 @@ from capture.link import Link, Wish, arguments, run
 from capture.messages import Pcm, Word
 from capture.recogniser import RATE_HZ, Recogniser
 from capture.trouble import SourceError
-from capture.whisper import Whisper, smaller_here
+from capture.whisper import DEFAULT, Whisper, smaller_here
 
 TICK_NS = 250_000_000  # at least so often ``until_ns`` is said
 SUBTITLE_TICK_NS = 100_000_000  # on a grid, so that a window's end is known when it has come
@@ -283,7 +283,7 @@ def main() -> int:
     if kind == "whisper":
         if options.pcm is None:
             parser.error("--asr whisper needs --pcm ENDPOINT, where the microphone process sends its sound")
-        return run(link, lambda link: recognise(link, which or "base", options.pcm, options.language))
+        return run(link, lambda link: recognise(link, which or DEFAULT, options.pcm, options.language))
     parser.error(f"--asr {options.asr!r}: expected subtitles:FILE or whisper[:SIZE or FOLDER]")
 
 

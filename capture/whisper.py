@@ -17,6 +17,7 @@ from capture.recogniser import RATE_HZ
 from capture.trouble import SourceError
 
 NEEDED = ("config.json", "model.bin", "tokenizer.json")
+DEFAULT = "base"  # the size that is taken where none is asked for
 SIZES = ("large-v3", "medium", "small", "base", "tiny")  # each smaller than the one before
 SURE_OF_LANGUAGE = 0.8  # from here on the detected language is kept; detecting costs an encoder run
 

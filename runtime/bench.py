@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from capture import whisper
 from capture.media import probe
 from capture.trouble import SourceError
 from runtime import proc
@@ -214,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument(
         "--reference", required=True, metavar="TEXT", help="what is said in it, or a file with it"
     )
-    one.add_argument("--model", default="base", help="size or folder (default: %(default)s)")
+    one.add_argument("--model", default=whisper.DEFAULT, help="size or folder (default: %(default)s)")
     one.add_argument(
         "--chunk", type=float, default=1.0, metavar="S", help="new sound a hypothesis (default: 1)"
     )

@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from runtime.colours import OTHER, leaning, palette
+from runtime.scale import on_scale
 from runtime.stream import Emotion, Said
 
 HEIGHTS = "▁▂▃▄▅▆▇█"
@@ -66,11 +67,10 @@ class SentimentOfThePast:
             if emotion.sentiment is UNSET:
                 line.append("·", style="dim")
                 continue
-            low, high = emotion.sentiment.scale
-            share = min(max((emotion.sentiment.value - low) / (high - low), 0.0), 1.0)
+            value, scale = emotion.sentiment.value, emotion.sentiment.scale
             line.append(
-                HEIGHTS[round(share * (len(HEIGHTS) - 1))],
-                style="dim" if emotion.state == "abstain" else leaning(emotion.sentiment.value, (low, high)),
+                HEIGHTS[round(on_scale(value, scale) * (len(HEIGHTS) - 1))],
+                style="dim" if emotion.state == "abstain" else leaning(value, scale),
             )
         yield line
 

@@ -90,9 +90,8 @@ class Supervisor:
     def release(self, stream: StreamName) -> None:
         """A process's last message was read: it may end."""
         child = self._children.get(stream)
-        if child is not None and child.process is not None and child.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                child.process.stdin.close()
+        if child is not None and child.process is not None:
+            _close_input(child.process)
 
     def heard(self, stream: StreamName) -> None:
         """A message came from this process: it lives."""
@@ -133,9 +132,7 @@ class Supervisor:
         """End every process: by closing its standard input, then by signal. Never leaves one behind."""
         running = [child.process for child in self._children.values() if child.process is not None]
         for process in running:
-            assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+            _close_input(process)
         deadline = time.monotonic() + STOP_S
         for process in running:
             for harder in (process.terminate, process.kill):
@@ -176,9 +173,8 @@ class Supervisor:
             child.process.wait()
 
     def _ended(self, child: _Child, code: int, now: float) -> Exit:
-        assert child.process is not None and child.process.stdin is not None
-        with contextlib.suppress(OSError):  # what it was told last may still lie in the buffer
-            child.process.stdin.close()
+        assert child.process is not None
+        _close_input(child.process)
         child.process = None
         stream = child.sense.stream
         if code == EXIT_ENDED:
@@ -198,6 +194,12 @@ class Supervisor:
         child.failures += 1
         child.next_start = now + wait_s
         return Exit(stream, child.cause, False, wait_s)
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it is dead, and what it was told last lies in the buffer
+        process.stdin.close()
 
 
 def _log_lines(stream: StreamName, process: subprocess.Popen[bytes]) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.colours import OTHER, palette
+from runtime.dashboard.board import SEEN_S, SILENT_S
 from runtime.dashboard.phrases import spoken
 from runtime.stream import (
     Emotion,
@@ -33,8 +34,6 @@ SENSES = ("vision", "audio", "text")
 WORDS_KEPT = 100
 HISTORY = 200  # windows in the strip of top emotions, as far as the terminal is wide
 FAINT = "#666666"  # the bars of a window that abstains
-SEEN_S = 2.0  # an older face is none of now
-SILENT_S = 3.0  # a stream says something every second; one that does not is stalled
 
 
 class StreamView:

@@ -12,6 +12,7 @@ from runtime.colours import OTHER, palette
 from runtime.dashboard.board import Board, Moment
 from runtime.dashboard.drawing import attrs, box, card, say, styles, swap, text, without
 from runtime.dashboard.phrases import state
+from runtime.scale import on_scale
 
 GAP_S = 3.0  # between two windows that a line joins
 PLOT_W, PLOT_H = 240, 28
@@ -113,7 +114,7 @@ class FeltPanel:
 
     def _sentiment(self, row: _Row, value: float, scale: tuple[float, float]) -> None:
         low, high = scale
-        left, right = sorted((_share(0.0, scale), _share(value, scale)))
+        left, right = sorted((on_scale(0.0, scale), on_scale(value, scale)))
         styles(row.fill, width=f"{right - left:.1%}", margin_left=f"{left:.1%}")
         attrs(row.meter, aria_valuemin=f"{low:g}", aria_valuemax=f"{high:g}", aria_valuenow=f"{value:.2f}")
         say(row.share, f"{value:+.2f}")
@@ -121,7 +122,7 @@ class FeltPanel:
     def _build(self, names: list[str], scale: tuple[float, float] | None) -> None:
         self._rows_at.clear()
         self._rows, self._scale, hues = {}, scale, palette(names)
-        zero = 0.0 if scale is None else _share(0.0, scale)
+        zero = 0.0 if scale is None else on_scale(0.0, scale)
         with self._rows_at:
             for label in names:
                 hue = OTHER if label == "sentiment" else hues[label]
@@ -176,19 +177,13 @@ def _apart(
     return answers, guesses
 
 
-def _share(value: float, scale: tuple[float, float]) -> float:
-    """Where a value lies on its scale, 0..1."""
-    low, high = scale
-    return min(max((value - low) / (high - low), 0.0), 1.0)
-
-
 def _height(moment: Moment, label: str) -> float | None:
     """How high a label stood then, 0..1; None: nothing was said of it."""
     emotion = moment.emotion
     if label == "sentiment":
         if emotion.sentiment is UNSET:
             return None
-        return _share(emotion.sentiment.value, emotion.sentiment.scale)
+        return on_scale(emotion.sentiment.value, emotion.sentiment.scale)
     if emotion.emotions is UNSET or label not in emotion.emotions.labels:
         return None
     return emotion.emotions.scores[emotion.emotions.labels.index(label)]

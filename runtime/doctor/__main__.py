@@ -33,7 +33,6 @@ It changes nothing, downloads nothing and builds nothing.
 exit status: 0 nothing is at fault; 1 something is; 2 an option is malformed.
 """
 REPLUG = "unplug it, plug it in again"
-SMALLER = "take a smaller one: --asr whisper:tiny, or --asr none"
 SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fault": "[red]fault[/]"}
 OPTIONS = ("camera", "microphone", "asr", "endpoint", "keys", "record", "network", "engine")
 
@@ -58,7 +57,7 @@ def checks(config: Config) -> list[Check]:
         Check("memory", machine.memory),
         Check("speed of vision", engine.vision_speed, 60),
         Check("speed of audio", engine.audio_speed, 60),
-        Check("speed of words", partial(engine.words_speed, config), 60, SMALLER),
+        Check("speed of words", partial(engine.words_speed, config), 60, engine.SMALLER),
         Check("speed of the network", partial(engine.network_speed, config), 60),
     ]
 

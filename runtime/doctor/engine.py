@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capture import assets
+from capture import assets, whisper
 from capture.features import audio, vision
 from capture.trouble import SourceError
 from runtime import network as networks
@@ -25,8 +25,8 @@ from runtime.windows import Windower
 
 SOUND_S = 5.0  # of sound, to measure with
 PICTURES = 30
-WHISPER = "base"  # which one a session takes by itself
 HEARD_S = 5.0  # of sound for a recogniser
+SMALLER = "take a smaller one: --asr whisper:tiny, or --asr none"
 LEAST_SPEED = 1.5  # times real time; less has no room for anything else
 WINDOWS = 10
 
@@ -133,20 +133,20 @@ def words_speed(config: Config) -> Finding:
     """Whisper is on this machine, and hears faster than people speak. Nothing is downloaded."""
     if config.asr not in ("auto", "whisper") and not config.asr.startswith("whisper:"):
         return ok("not asked for")
-    model = config.asr.partition(":")[2] or WHISPER
+    model = config.asr.partition(":")[2] or whisper.DEFAULT
     if not installed("faster_whisper"):
         return warning("not measured: faster-whisper is not installed", "pip install 'emotion-edge[whisper]'")
     os.environ["HF_HUB_OFFLINE"] = "1"  # in the check's own process: a damaged model would be downloaded
-    from capture.whisper import Whisper, on_this_machine
-
-    if not on_this_machine(model):
+    if not whisper.on_this_machine(model):
         get = f"python -m runtime.live --asr whisper:{model} downloads it once, or --asr whisper:FOLDER"
         return warning(f"not measured: whisper {model} is not on this machine", get)
     try:
-        hear = Whisper(model, config.language)
+        hear = whisper.Whisper(model, config.language)
     except SourceError as error:
         if " cannot be loaded: " in str(error):  # the hub's, or a library's reason follows
-            return fault(str(error), f"give the folder of a CTranslate2 model, or --asr whisper:{WHISPER}")
+            return fault(
+                str(error), f"give the folder of a CTranslate2 model, or --asr whisper:{whisper.DEFAULT}"
+            )
         detail, _, remedy = str(error).rpartition(": ")
         return fault(detail or str(error), remedy)
     sound = np.random.default_rng(0).normal(0, 0.03, round(HEARD_S * audio.SAMPLE_RATE_HZ)).astype(np.float32)
@@ -157,7 +157,7 @@ def words_speed(config: Config) -> Finding:
     told = f"whisper {model} on {hear.device}: {speed:.1f} times real time"
     if speed > LEAST_SPEED:
         return ok(told)
-    return warning(told, "take a smaller one: --asr whisper:tiny, or --asr none")
+    return warning(told, SMALLER)
 
 
 def network_speed(config: Config) -> Finding:

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import UNSET
 
 from capture.messages import Words
-from runtime.markers import Markers, beside
+from runtime.markers import read
 from runtime.recording import Recording
 from runtime.recording.info import Info, summarise
 from runtime.stream import Emotion, MalformedMessage, Modality, decode
@@ -88,9 +88,7 @@ def gather(recording: Recording) -> Session:
     session.damaged_s = [
         ((gap.first_ns - start_ns) / 1e9, (gap.last_ns - start_ns) / 1e9) for gap in recording.gaps
     ]
-    session.markers = [
-        ((marker.t_ns - start_ns) / 1e9, marker.text) for marker in Markers(beside(recording.path)).all
-    ]
+    session.markers = [((marker.t_ns - start_ns) / 1e9, marker.text) for marker in read(recording.path)]
     for arrival in recording:
         if isinstance(arrival.message, Words):
             for word in arrival.message.words:

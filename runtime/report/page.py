@@ -29,6 +29,7 @@ from runtime.report.gather import (
     unsure,
     value,
 )
+from runtime.scale import on_scale
 
 HIGH = 200.0  # of the timeline, in its box
 LOW = 90.0  # of the smaller pictures
@@ -128,18 +129,18 @@ def _sentiment(session: Session, axis: Axis) -> dict[str, Any] | None:
     values = [value(window) for window in session.windows]
     path = line(axis, session.times_s, _heights(values, session.scale), session.hop_s, LOW)
     mean = _mean([one for one in values if one is not None])
-    return {"path": path, "low": low, "high": high, "mean": mean, "zero": _zero(session.scale)}
+    return {
+        "path": path,
+        "low": low,
+        "high": high,
+        "mean": mean,
+        "zero": round(LOW * (1 - on_scale(0.0, session.scale)), 2),
+    }
 
 
 def _heights(values: Sequence[float | None], scale: tuple[float, float]) -> list[float | None]:
     """Where values stand on a scale, 0..1."""
-    low, high = scale
-    return [None if v is None else min(max((v - low) / (high - low), 0.0), 1.0) for v in values]
-
-
-def _zero(scale: tuple[float, float]) -> float:
-    """Where no sentiment stands in a smaller picture."""
-    return round(LOW * (1 - (_heights([0.0], scale)[0] or 0.0)), 2)
+    return [None if one is None else on_scale(one, scale) for one in values]
 
 
 def _sense(session: Session, axis: Axis, name: str) -> dict[str, Any]:

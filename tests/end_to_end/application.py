@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,11 @@ import zmq
 
 ROOT = Path(__file__).parent.parent.parent
 Json = dict[str, Any]
+
+
+def without_pytest() -> dict[str, str]:
+    """Our environment without pytest's marks: NiceGUI serves another page where it sees them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
 
 
 class Application:

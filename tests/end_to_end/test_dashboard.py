@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
@@ -41,14 +40,14 @@ from runtime.stream import (
     Modalities,
     Modality,
     Publisher,
-    Revised,
     Sentiment,
     SessionBegin,
-    StatusMessage,
     decode,
     schema,
 )
 from tests.conftest import ROOT
+from tests.end_to_end.application import without_pytest
+from tests.made_stream import OVERLOADED
 
 pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
 webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
@@ -76,11 +75,6 @@ def until(good: Callable[[], Any], what: str, timeout_s: float = 15) -> Any:
     pytest.fail(f"never came: {what}")
 
 
-def environment() -> dict[str, str]:
-    """Ours without pytest's marks: NiceGUI behaves differently where it sees them."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-
-
 class Served:
     """A command that serves the page, in a process of its own."""
 
@@ -92,7 +86,7 @@ class Served:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, arguments), "--dashboard", f"{host}:{self.port}"],
                 cwd=ROOT,
-                env=environment() | {"XDG_DATA_HOME": str(folder), "OMP_NUM_THREADS": "1"},
+                env=without_pytest() | {"XDG_DATA_HOME": str(folder), "OMP_NUM_THREADS": "1"},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -542,13 +536,6 @@ def test_the_page_says_what_is_given_up_and_dropped_and_shows_no_face_that_is_go
         session="demo", started="2026-11-25T12:00:00.000Z", clock="media", config={}, model=emotion.model,
         streams={}, software="0.1.0",
     )  # fmt: skip
-    late = Revised(
-        windows=7, words_changed=3, answer_changed=2, shift=0.2, after_ms_p50=900.0, after_ms_p95=1400.0
-    )
-    status = StatusMessage(
-        session="demo", uptime_s=9.0, senses={}, windows=12, skipped=5, engine="numpy", revised=late,
-        eased=("no provisional words",),
-    )  # fmt: skip
     with Publisher(endpoint, "demo") as publisher:
         served = serve("runtime.dashboard", "--endpoint", endpoint).ready()
         browser.chrome.get(served.url)
@@ -563,7 +550,7 @@ def test_the_page_says_what_is_given_up_and_dropped_and_shows_no_face_that_is_go
 
             until(said, words)
 
-        told("Health", "dropped 5", emotion, status)
+        told("Health", "dropped 5", emotion, OVERLOADED)
         told("Health", "no provisional words")
         told("Health", "7 windows published again, 2 with another answer")
         until(lambda: browser.all(".graph.homo .edge[style*=width]"), "edges")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import signal
@@ -16,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.end_to_end.application import without_pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/first-quarter-hour.md").read_text()
@@ -62,12 +63,6 @@ def answers(address: str) -> bool:
     return False
 
 
-def environment() -> dict[str, str]:
-    """A reader's: NiceGUI serves another page where it finds itself in pytest."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    return kept | {"COLUMNS": "160"}
-
-
 class Reader:
     """A person who reads the page, in a folder with a film, and types what it says."""
 
@@ -82,7 +77,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment(),
+            env=without_pytest() | {"COLUMNS": "160"},
         )
         self.running.append(process)
         return process
@@ -95,7 +90,7 @@ class Reader:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=90,
-            env=environment(),
+            env=without_pytest() | {"COLUMNS": "160"},
         )
         assert shell.returncode == status, f"{command}\n{shell.stdout}"
         return shell.stdout

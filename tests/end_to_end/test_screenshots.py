@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.end_to_end.application import without_pytest
+
 ROOT = Path(__file__).parents[2]
 
 pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
@@ -19,10 +20,9 @@ pytest.importorskip("selenium", reason="pip install selenium")
 
 
 def pictures(out: Path, *arguments: str, **variables: str) -> dict[str, npt.NDArray[np.uint8]]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [sys.executable, "build/screenshots.py", "--out", str(out), *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=kept | variables, capture_output=True, text=True, timeout=120
+        command, cwd=ROOT, env=without_pytest() | variables, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return {path.stem: cv2.imread(str(path)) for path in out.iterdir()}

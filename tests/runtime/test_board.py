@@ -11,14 +11,13 @@ from runtime.stream import (
     Emotion,
     Face,
     Picture,
-    Revised,
     Said,
     SessionBegin,
     SessionEnd,
-    StatusMessage,
     Transcript,
     decode,
 )
+from tests.made_stream import LATE, OVERLOADED
 
 pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
 
@@ -95,18 +94,12 @@ def test_what_is_given_up_dropped_and_revised_is_the_newest_status_and_nothing_i
     ended: SessionEnd, emotion: Emotion
 ) -> None:
     board = Board(lambda: 100.0)
-    late = Revised(
-        windows=4, words_changed=3, answer_changed=1, shift=0.2, after_ms_p50=900.0, after_ms_p95=1400.0
-    )
-    status = StatusMessage(
-        session="demo", uptime_s=9.0, senses={}, windows=12, skipped=2, engine="numpy", revised=late,
-        eased=("no words",),
-    )  # fmt: skip
     board.update(emotion)
-    board.update(status)
-    assert (board.windows, board.skipped, board.eased, board.revised) == (12, 2, ("no words",), late)
-    board.update(msgspec.structs.replace(ended, windows=13, skipped=3))
-    assert (board.windows, board.skipped, board.eased, board.revised) == (13, 3, (), None)
+    board.update(OVERLOADED)
+    shown = board.windows, board.skipped, board.eased, board.revised
+    assert shown == (12, 5, ("no provisional words",), LATE)
+    board.update(msgspec.structs.replace(ended, windows=13, skipped=6))
+    assert (board.windows, board.skipped, board.eased, board.revised) == (13, 6, (), None)
     board.update(msgspec.structs.replace(emotion, session="other"))
     assert (board.windows, board.skipped, board.revised) == (None, None, None)
 

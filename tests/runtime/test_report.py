@@ -14,10 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from runtime.colours import COLOURS, palette
 from runtime.markers import Markers, beside
 from runtime.recording import Recorder, Recording
 from runtime.report.__main__ import main
@@ -258,13 +255,6 @@ def test_markers_missing_windows_and_abstentions_are_told(tmp_path: Path) -> Non
     assert [hole[2] for hole in session.missing] == [2]
     abstained = [window for window in session.windows if window.state == "abstain"]
     assert abstained and all(top(window) is None for window in abstained)
-
-
-@given(st.lists(st.sampled_from([*"abcdefghij", *COLOURS]), unique=True))
-def test_every_label_of_a_users_own_network_has_a_colour_of_its_own(labels: list[str]) -> None:
-    dealt = palette(labels)
-    assert list(dealt) == labels and len(set(dealt.values())) == len(labels)
-    assert all(dealt[label] == COLOURS[label] for label in labels if label in COLOURS)
 
 
 def test_windows_that_abstain_are_left_without_colour_and_say_their_best_guess(tmp_path: Path) -> None:

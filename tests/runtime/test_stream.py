@@ -493,17 +493,6 @@ def test_the_view_shows_the_past_of_a_sentiment_from_low_to_high() -> None:
     assert "past     ▁▃▅█" in rendered(view, 60)
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_every_edge_is_readable_however_narrow_the_terminal_is(width: int) -> None:
-    view = StreamView()
-    message = emotion()
-    view.update(message)
-    text, edges = rendered(view, width), message.distillation
-    assert edges is not msgspec.UNSET
-    for name in edges.order:
-        assert text.count(f"{name.replace('->', '→')} ") == 2
-
-
 def test_the_view_forgets_the_person_before_when_another_session_begins_or_the_same_one_anew() -> None:
     now_s = 0.0
     view = StreamView(now_s=lambda: now_s)

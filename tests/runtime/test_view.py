@@ -66,6 +66,7 @@ def escape(colour: str) -> str:
 
 @given(st.lists(st.one_of(st.text(max_size=4), st.sampled_from([*COLOURS])), unique=True, max_size=14))
 @example(list("abcdefghijklmn"))
+@example([*"abcdefghij", *COLOURS])
 def test_up_to_fourteen_labels_have_colours_of_their_own_and_the_seven_keep_theirs(labels: list[str]) -> None:
     dealt = palette(labels)
     assert list(dealt) == labels and len(set(dealt.values())) == len(labels)
@@ -118,7 +119,7 @@ def test_the_past_of_a_sentiment_shows_its_sign_by_colour_too() -> None:
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("width", [40, 80])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_all_six_edges_of_each_kind_are_readable(width: int) -> None:
     view = StreamView()
     view.update(emotion())
