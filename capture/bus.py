@@ -35,6 +35,7 @@ CARRIES: dict[str, tuple[type, ...]] = {  # what may come over the pipe of a str
     "vision": (FeatureBlock, Status),
 }
 RAW: dict[str, tuple[type, ...]] = {"audio": (Pcm,), "vision": (Picture,)}  # only where it was asked for
+SOUND: tuple[type, ...] = (Pcm,)  # what may come over the pipe from the microphone to Whisper
 PORTION = 64  # corrupt messages that are skipped at a time
 
 
@@ -130,15 +131,24 @@ class Receiver:
         endpoint: to bind.
         session, stream: what every message must carry.
         raw: pictures and sound may come, too; otherwise whatever a process sends, they do not.
+        carries: the types that may come; None: what the stream has.
     """
 
-    def __init__(self, endpoint: str, *, session: str, stream: str, raw: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        session: str,
+        stream: str,
+        raw: bool = False,
+        carries: tuple[type, ...] | None = None,
+    ) -> None:
         self.sequence = Sequence()
         self.corrupt = 0
         self.last_error = ""
         self._session = session
         self._stream = stream
-        self._carries = CARRIES[stream] + (RAW.get(stream, ()) if raw else ())
+        self._carries = carries or CARRIES[stream] + (RAW.get(stream, ()) if raw else ())
         self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self.socket.setsockopt(zmq.RCVHWM, ORDERED.holds)
         self.socket.setsockopt(zmq.LINGER, 0)

@@ -13,6 +13,9 @@ from typing import Literal, Protocol
 
 import msgspec
 
+RENEW_NS = 60_000_000_000  # between two looks at the date
+JUMP_NS = 100_000_000  # the date was set; less is a clock that is kept right
+
 ClockKind = Literal["monotonic", "media"]
 
 
@@ -77,5 +80,36 @@ class WallAnchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def anchor(clock: Clock) -> WallAnchor:
-    """Read both clocks at (nearly) the same instant."""
-    return WallAnchor(clock.now_ns(), time.time_ns())
+    """Read both clocks at the same instant, within a millisecond unless the machine is very busy."""
+    for _ in range(10):
+        before_ns = clock.now_ns()
+        wall_ns = time.time_ns()
+        after_ns = clock.now_ns()
+        if after_ns - before_ns < 1_000_000:
+            break
+    return WallAnchor((before_ns + after_ns) // 2, wall_ns)
+
+
+class WallClock:
+    """Dates for a session: its anchor is read anew every minute, because the date may be corrected.
+
+    Args:
+        clock: of the session; one that runs in real time is followed, of a file read at once no more
+            than its beginning has a date.
+        recorded: the anchor of a session that is replayed; it stays.
+    """
+
+    def __init__(self, clock: Clock, recorded: WallAnchor | None = None) -> None:
+        self.anchor = recorded or anchor(clock)
+        self._clock = clock
+        self._fixed = recorded is not None or not clock.paced
+        self._due_ns = self.anchor.t_capture_ns + RENEW_NS
+
+    def renew(self) -> float:
+        """Read the anchor where it is due; by how many seconds the date was set since, 0: not noticeably."""
+        if self._fixed or self._clock.now_ns() < self._due_ns:
+            return 0.0
+        new = anchor(self._clock)
+        jump_ns = new.wall_unix_ns - self.anchor.wall_ns(new.t_capture_ns)
+        self.anchor, self._due_ns = new, new.t_capture_ns + RENEW_NS
+        return jump_ns / 1e9 if abs(jump_ns) >= JUMP_NS else 0.0

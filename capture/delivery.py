@@ -21,3 +21,4 @@ class Delivery:
 ORDERED = Delivery(256, "drop")  # features and words: more than 5 s of vision, 10 s of audio blocks
 LOSSLESS = Delivery(256, "wait")  # sound to the recogniser, and whatever is not in real time
 PER_SUBSCRIBER = Delivery(1000, "drop")  # the stream: who is slow loses its own messages, nobody else's
+PER_SUBSCRIBER_RAW = Delivery(100, "drop")  # the same with pictures: 3 s, some 4 MB for who never reads

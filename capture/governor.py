@@ -60,6 +60,11 @@ class Governor:
             return self._move(-1)
         return False
 
+    def forgo(self) -> None:
+        """The level just reached cannot be had after all: back to the one before, and never here again."""
+        del self._levels[self._at]
+        self._move(-1)
+
     def _move(self, by: int) -> bool:
         self._at += by
         self._loads.clear()

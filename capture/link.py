@@ -95,6 +95,7 @@ class Link:
         self.clock: Clock = HostClock()
         self.dropped = 0  # by the process itself; what the bus drops shows as holes in ``seq``
         self.produced = 0
+        self.corrupt = 0  # messages to this process that it could not read
         self._seq = 0
         self._t_capture_ns = 0
         self._said: tuple[State, str | None, str] = ("starting", None, "")
@@ -152,7 +153,7 @@ class Link:
         self._beat_at = time.monotonic() + BEAT_S
         state, reason, detail = self._said
         stamp = self._stamp(self._t_capture_ns)
-        self._send(Status(stamp, state, reason, detail, self.dropped, self.produced), wait=True)
+        self._send(Status(stamp, state, reason, detail, self.dropped, self.produced, self.corrupt), wait=True)
 
     def features(
         self, times_ns: npt.NDArray[np.int64], values: npt.NDArray[np.float32], t_ready_ns: int

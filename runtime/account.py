@@ -89,7 +89,7 @@ def health(
             dropped=histories[name].lost,
             gaps=histories[name].sequence.gaps,
             refused=histories[name].refused,
-            corrupt=corrupt[name],
+            corrupt=corrupt[name] + histories[name].corrupt,
             restarts=restarts[name],
         )
         for name in STREAMS

@@ -204,6 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("file", type=Path, help="a clip with a face and a voice; it is played again and again")
     one.add_argument("--minutes", type=float, default=10, help="default: %(default)s")
     one.add_argument("--seed", type=int, default=0, help="of the faults (default: %(default)s)")
+    one.add_argument(
+        "--asr", metavar="HOW", help="as of runtime.live, e.g. whisper:base (default: subtitles)"
+    )
     one = commands.add_parser("engine", help="one window through the network")
     one.add_argument("--windows", type=int, default=60, help="how many to measure (default: 60)")
     one.add_argument("--shapes", choices=SHAPES, help="the authors' sizes, against PyTorch, instead")
@@ -250,7 +253,7 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
             features(console, options.file)
         case "soak":
             probe(options.file)
-            return soak(console, options.file, options.minutes, options.seed, ENDPOINT)
+            return soak(console, options.file, options.minutes, options.seed, ENDPOINT, options.asr)
         case "engine":
             if options.shapes is None:
                 engine(console, options.windows)

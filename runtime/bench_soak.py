@@ -4,14 +4,16 @@ The camera, microphone and transcript processes run in real time. Every few seco
 done to one of them, or to the application, or to its subscribers, drawn from a seed so that a run can
 be repeated; what is reported is measured from outside: the stream by subscribing, memory and handles
 from /proc. A window that misses a sense, a hole in the windows or a growing count of lost samples must
-have a fault beside it; what has none is an unexplained gap. The camera's policy is the newest frame only: one
-that is overtaken, in a window that is observed throughout all the same, is counted and no gap.
+have a fault of that sense, or of the application, beside it; what has none is an unexplained gap. So is
+whatever a subscriber misses, and an answer that is not in the recording. The camera's policy is the newest
+frame only: one that is overtaken, in a window that is observed throughout all the same, is no gap.
 """
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -33,14 +35,27 @@ from rich.table import Table
 from capture import subtitles
 from runtime import proc
 from runtime.bench_engine import BenchError
+from runtime.dashboard.start import installed
 from runtime.ladder import MEANING
-from runtime.mischief import LONG_STALL_S, Fault, Mischief
-from runtime.stream import Emotion, SessionEnd, StatusMessage, subscribe
+from runtime.mischief import EVERYTHING, LONG_STALL_S, Fault, Mischief
+from runtime.recording import Recording
+from runtime.stream import Emotion, SessionEnd, StatusMessage, decode, subscribe
 
 BACK_S = 3.0  # a process that was killed must be back within this
-NEAR_S = 8.0  # what follows a fault within this is explained by it
+LOST_S = 3.0  # what is counted as lost within this after a fault is explained by it
+NEAR_S = 8.0  # and a sense that is absent: the longest window still has the hole inside
 EASED_S = 2.0  # a status tells every second what is given up
 CONTENT = {"no_face", "no_speech", "no_words"}  # what the film may show, no matter how well all runs
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What the application weighed."""
+
+    at_s: float
+    mb: float
+    all_mb: float  # with all the processes that it started
+    files: int
 
 
 @dataclass(slots=True)
@@ -49,7 +64,7 @@ class Seen:
 
     windows: list[tuple[float, Emotion]] = field(default_factory=list)
     statuses: list[tuple[float, StatusMessage]] = field(default_factory=list)
-    memory: list[tuple[float, float, int]] = field(default_factory=list)  # seconds, MB, open files
+    memory: list[Weight] = field(default_factory=list)
     end: SessionEnd | None = None
 
 
@@ -97,19 +112,23 @@ def _clock(seconds: float) -> str:
 class Soak:
     """One run: the application, its subscriber, and who does the mischief."""
 
-    def __init__(self, film: Path, minutes: float, seed: int, endpoint: str) -> None:
+    def __init__(self, film: Path, minutes: float, seed: int, endpoint: str, asr: str | None) -> None:
         self.seen = Seen()
+        self.recording = film.with_name("soak.mcap")
         self._endpoint, self._minutes = endpoint, minutes
         self._began = time.monotonic()
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the run
         command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", endpoint]
-        self.application = subprocess.Popen(
-            [*command, "--input", str(film), "--session", "soak"], stdout=subprocess.DEVNULL, stderr=self._log
-        )
+        command += ["--input", str(film), "--session", "soak", "--record", str(self.recording)]
+        command += [] if asr is None else ["--asr", asr]
+        page = f"127.0.0.1:{_free_port()}" if installed() else None
+        command += [] if page is None else ["--dashboard", page]
+        self.application = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._log)
         self._mischief = Mischief(
             self.application.pid,
             endpoint,
             seed,
+            page=page,
             now_s=self._now_s,
             media_ns=self._media_ns,
             until_s=minutes * 60 - LONG_STALL_S - NEAR_S,  # the last fault must have had the time to be over
@@ -165,10 +184,12 @@ class Soak:
 
     def _weigh(self, now_s: float) -> None:
         pid = self.application.pid
-        if self.seen.memory and now_s - self.seen.memory[-1][0] < 2:
+        if self.seen.memory and now_s - self.seen.memory[-1].at_s < 2:
             return
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            self.seen.memory.append((now_s, proc.memory_mb(pid), proc.open_files(pid)))
+            mb = proc.memory_mb(pid)
+            others = sum(proc.memory_mb(child) for child in proc.descendants(pid))
+            self.seen.memory.append(Weight(now_s, mb, mb + others, proc.open_files(pid)))
 
     def _note_recovery(self, now_s: float, message: Emotion) -> None:
         for fault in self.faults:
@@ -196,33 +217,51 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
     passed = {at_s for at_s, _ in overtaken(seen)}
     given_up = [at_s for at_s, status in seen.statuses if MEANING["hop"] in status.eased]
 
-    def explained(at_s: float) -> bool:
-        return _beside(at_s, faults)
-
     found = []
     first = [(at_s, message) for at_s, message in seen.windows if message.revises is None]
     for (_, before), (at_s, message) in pairwise(first):
         missing = round((message.time.end_ns - before.time.end_ns) / 1e9 / hop_s) - 1
-        if missing and not explained(at_s) and not any(abs(at_s - t_s) < EASED_S for t_s in given_up):
+        if (
+            missing
+            and not _beside(at_s, "windows", faults)
+            and not any(abs(at_s - t_s) < EASED_S for t_s in given_up)
+        ):
             found.append(f"{at_s:.1f} s: {missing} windows missing")
         for name in ("text", "audio", "vision"):
             sense = getattr(message.modalities, name)
-            if not sense.present and sense.reason not in CONTENT and not explained(at_s):
+            absent = not sense.present and sense.reason not in CONTENT
+            if absent and not _beside(at_s, name, faults, NEAR_S):
                 found.append(f"{at_s:.1f} s: {name} absent: {sense.reason}")
             lost = getattr(message.dropped, name) - getattr(before.dropped, name)
-            if lost > 0 and not explained(at_s) and not (name == "vision" and at_s in passed):
+            if lost > 0 and not _beside(at_s, name, faults) and not (name == "vision" and at_s in passed):
                 found.append(f"{at_s:.1f} s: {lost} samples of {name} lost")
     for (_, before), (at_s, message) in pairwise(seen.windows):
-        if message.seq != before.seq + 1 and not explained(at_s):
+        if message.seq != before.seq + 1:
             found.append(f"{at_s:.1f} s: {message.seq - before.seq - 1} messages lost to the subscriber")
     return found
 
 
-def _beside(at_s: float, faults: list[Fault]) -> bool:
-    """Whether a fault explains what happened then."""
-    return any(
-        fault.at_s - 1 <= at_s <= (fault.well_s or fault.over_s or fault.at_s) + NEAR_S for fault in faults
-    )
+def _beside(at_s: float, what: str, faults: list[Fault], after_s: float = LOST_S) -> bool:
+    """Whether a fault explains that a sense, or the windows, lost something then."""
+    return any(begin <= at_s <= end for begin, end in _excuses(what, faults, after_s))
+
+
+def _excuses(what: str, faults: list[Fault], after_s: float) -> list[tuple[float, float]]:
+    return [
+        (fault.at_s - 1, (fault.well_s or fault.over_s or fault.at_s) + after_s)
+        for fault in faults
+        if what in fault.hits
+    ]
+
+
+def watched(what: str, faults: list[Fault], seconds: float) -> float:
+    """The share of the time in which no fault would explain a loss."""
+    excused, until_s = 0.0, 0.0
+    for begin, end in sorted(_excuses(what, faults, LOST_S)):
+        begin, end = max(begin, until_s), min(end, seconds)
+        excused += max(0.0, end - begin)
+        until_s = max(until_s, end)
+    return 1 - excused / seconds
 
 
 def overtaken(seen: Seen) -> list[tuple[float, int]]:
@@ -247,12 +286,14 @@ def _holes(seen: Seen, at_s: float) -> int:
     return max(counts) - min(counts) if counts else 0
 
 
-def soak(console: Console, clip: Path, minutes: float, seed: int, endpoint: str) -> bool:
+def soak(
+    console: Console, clip: Path, minutes: float, seed: int, endpoint: str, asr: str | None = None
+) -> bool:
     """Run, report; True when nothing was lost without a reason."""
     with tempfile.TemporaryDirectory() as folder:
         with console.status("making a film that does not end"):
             film = endless_film(clip, Path(folder), minutes)
-        run = Soak(film, minutes, seed, endpoint)
+        run = Soak(film, minutes, seed, endpoint, asr)
         columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, transient=True) as progress:
             bar = progress.add_task("soaking", total=minutes * 60)
@@ -261,10 +302,27 @@ def soak(console: Console, clip: Path, minutes: float, seed: int, endpoint: str)
                 progress.update(bar, completed=now_s, description=f"{len(run.faults)} faults")
 
             run.run(tick)
-    return report(console, run.seen, run.faults, minutes)
+        kept = _recorded(run.recording)
+        size_mb = run.recording.stat().st_size / 1e6
+    return report(console, run.seen, run.faults, minutes, kept, size_mb)
 
 
-def report(console: Console, seen: Seen, faults: list[Fault], minutes: float) -> bool:
+def _recorded(path: Path) -> set[int]:
+    """The numbers of the answers in the recording."""
+    messages = (decode(payload) for _, payload in Recording.open(path).emotions())
+    return {message.seq for message in messages if isinstance(message, Emotion)}
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def report(
+    console: Console, seen: Seen, faults: list[Fault], minutes: float, kept: set[int], size_mb: float
+) -> bool:
     """The tables; True when there is no unexplained gap."""
     assert seen.end is not None
     table = Table("fault", "times", "back after, s (median, worst)", title=f"{minutes:g} minutes of faults")
@@ -273,29 +331,35 @@ def report(console: Console, seen: Seen, faults: list[Fault], minutes: float) ->
         shown = f"{statistics.median(after):.1f}, {max(after):.1f}" if after else ""
         table.add_row(kind, str(times), shown)
     console.print(table)
-    warm = [row for row in seen.memory if row[0] > min(120.0, minutes * 60 / 5)] or seen.memory
-    head, tail = (statistics.median(row[1] for row in part) for part in (warm[:15], warm[-15:]))
+    warm = [row for row in seen.memory if row.at_s > min(120.0, minutes * 60 / 5)] or seen.memory
     latencies = sorted(m.latency_ms.total for _, m in seen.windows if m.revises is None)
     middle, worst = (latencies[int(len(latencies) * share)] for share in (0.5, 0.95))
     end = seen.end
     hop_s = 0.5 if len(seen.windows) < 2 else _hop_s(seen)
-    passed = [(at_s, count) for at_s, count in overtaken(seen) if not _beside(at_s, faults)]
+    passed = [(at_s, count) for at_s, count in overtaken(seen) if not _beside(at_s, "vision", faults)]
+    answers = {message.seq for _, message in seen.windows}
     rows = {
         "windows": f"{end.windows}, and {end.skipped} too old to be inferred",
-        "memory, MB": f"{head:.1f} at first, {tail:.1f} in the end: {(tail / head - 1) * 100:+.1f} %",
-        "open files": f"{warm[0][2]} at first, {warm[-1][2]} in the end, {max(r[2] for r in warm)} at most",
+        "memory, MB": _growth([row.mb for row in warm]),
+        "of all processes, MB": _growth([row.all_mb for row in warm]),
+        "open files": f"{warm[0].files} at first, {warm[-1].files} in the end, "
+        f"{max(row.files for row in warm)} at most",
         "overload": f"something given up in {_share(seen):.0%} of the status messages",
         "restarts": ", ".join(f"{name} {sense.restarts}" for name, sense in end.senses.items()),
         "samples lost": ", ".join(f"{name} {sense.dropped}" for name, sense in end.senses.items()),
         "overtaken": f"{sum(count for _, count in passed)} frames, beside no fault",
         "junk dropped": str(sum(sense.corrupt for sense in end.senses.values())),
         "latency, ms": f"median {middle:.0f}, p95 {worst:.0f}",
+        "recording": f"{size_mb:.1f} MB, {len(answers & kept)} of {len(answers)} answers",
+        "no fault near": ", ".join(f"{what} {watched(what, faults, minutes * 60):.0%}" for what in EVERYTHING)
+        + " of the time",
     }
     result = Table("measured", "", title="from outside, after the warm-up")
     for name, value in rows.items():
         result.add_row(name, value)
     console.print(result)
     gaps = unexplained(seen, faults, hop_s)
+    gaps += [f"answer {seq} is not in the recording" for seq in sorted(answers - kept)]
     late = [f for f in faults if f.kind == "killed" and _back_s(f) > BACK_S]
     for line in gaps[:20]:
         console.print(f"[red]unexplained[/] {line}", highlight=False)
@@ -304,6 +368,11 @@ def report(console: Console, seen: Seen, faults: list[Fault], minutes: float) ->
         console.print(told, highlight=False)
     console.print(f"{len(gaps)} unexplained gaps")
     return not gaps and not late
+
+
+def _growth(mb: list[float]) -> str:
+    head, tail = (statistics.median(part) for part in (mb[:15], mb[-15:]))
+    return f"{head:.1f} at first, {tail:.1f} in the end: {(tail / head - 1) * 100:+.1f} %"
 
 
 def _share(seen: Seen) -> float:

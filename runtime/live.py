@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = plans.make(config.load(toml, options))
         keys = None if plan.config.keys is None else Path(plan.config.keys)
-        publisher = Publisher(plan.config.endpoint, plan.name, keys)
+        publisher = Publisher(plan.config.endpoint, plan.name, keys, raw=plan.config.raw)
     except USER_ERRORS as error:
         return _refuse(console, error)
     except KeyboardInterrupt:

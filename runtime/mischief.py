@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,10 @@ from runtime import proc
 EVERY_S = (12.0, 25.0)  # between two faults
 STALL_S = 3.0
 LONG_STALL_S = 14.0  # longer than the supervisor's patience
-BURST_S, GAP_S = 2.0, 9.0  # how long the application itself is stopped
+BURST_S, GAP_S = 2.0, 14.0  # how long the application itself is stopped
+PAGE_S = 30.0  # how long a page that was killed is waited for
+PAGE = "runtime.dashboard"
+EVERYTHING = "text", "audio", "vision", "windows"
 MODULES = {"vision": "capture.camera", "audio": "capture.microphone", "text": "capture.transcript"}
 
 
@@ -31,6 +35,7 @@ class Fault:
     at_s: float  # seconds since the beginning, on the clock of the one who did it
     kind: str
     sense: str = ""
+    hits: tuple[str, ...] = ()  # what may lose something by it: senses, or windows; nothing else may
     media_ns: int = 0  # on the session's clock; only newer samples come from a process that is well again
     over_s: float | None = None  # when it was taken back
     well_s: float | None = None  # when the sense was in a window again, with fresh samples
@@ -42,6 +47,7 @@ class Mischief:
     Args:
         pid: of the application; its capture processes are found.
         endpoint: of its stream.
+        page: where it serves its page; None: it has none.
         now_s, media_ns: the time, on the bench's clock and on the session's.
         until_s: no fault begins later.
     """
@@ -52,12 +58,13 @@ class Mischief:
         endpoint: str,
         seed: int,
         *,
+        page: str | None,
         now_s: Callable[[], float],
         media_ns: Callable[[], int],
         until_s: float,
     ) -> None:
         self.faults: list[Fault] = []
-        self._pid, self._endpoint = pid, endpoint
+        self._pid, self._endpoint, self._page = pid, endpoint, page
         self._now_s, self._media_ns, self._until_s = now_s, media_ns, until_s
         self._random = random.Random(seed)
         self._over = threading.Event()
@@ -78,6 +85,7 @@ class Mischief:
     def _run(self) -> None:
         kinds = [self._kill] * 4 + [self._stall] * 2 + [self._burst, self._gap, self._stall_long]
         kinds += [self._noise, self._storm, self._freeze]
+        kinds += [self._kill_page] if self._page is not None else []
         while not self._over.wait(self._random.uniform(*EVERY_S)) and self._now_s() <= self._until_s:
             with contextlib.suppress(ProcessLookupError):  # it has just been restarted
                 self._random.choice(kinds)()
@@ -93,19 +101,30 @@ class Mischief:
         sense = self._random.choice(sorted(running))
         return sense, running[sense]
 
-    def _begin(self, kind: str, sense: str = "") -> Fault:
-        fault = Fault(self._now_s(), kind, sense, self._media_ns())
+    def _begin(self, kind: str, sense: str = "", hits: tuple[str, ...] = ()) -> Fault:
+        fault = Fault(self._now_s(), kind, sense, hits, self._media_ns())
         self.faults.append(fault)
         return fault
 
     def _kill(self) -> None:
         sense, pid = self._child()
-        fault = self._begin("killed", sense)
+        fault = self._begin("killed", sense, _hit(sense, pid))
         os.kill(pid, signal.SIGKILL)
         fault.over_s = self._now_s()
 
+    def _kill_page(self) -> None:
+        page = next((pid for pid in proc.children(self._pid) if PAGE in proc.command(pid)), None)
+        if page is None:
+            raise ProcessLookupError
+        fault = self._begin("page killed")
+        os.kill(page, signal.SIGKILL)
+        fault.over_s = self._now_s()
+        while fault.well_s is None and self._now_s() < fault.over_s + PAGE_S and not self._over.wait(0.1):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self._page}/", timeout=1):
+                fault.well_s = self._now_s()
+
     def _stop(self, kind: str, sense: str, pid: int, seconds: float) -> None:
-        fault = self._begin(kind, sense)
+        fault = self._begin(kind, sense, _hit(sense, pid) if sense else EVERYTHING)
         os.kill(pid, signal.SIGSTOP)
         try:
             self._over.wait(seconds)
@@ -165,3 +184,8 @@ class Mischief:
         socket.subscribe(b"")
         self._frozen.append(socket)
         fault.over_s = self._now_s()
+
+
+def _hit(sense: str, pid: int) -> tuple[str, ...]:
+    """The senses that a fault of this process takes something from: words are made from sound."""
+    return (sense, "text") if "--pcm" in proc.command(pid) else (sense,)

@@ -122,7 +122,7 @@ def _devices(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     if asr == "none":
         absent["text"] = "asr_none"
     else:
-        senses.append(_whisper(asr, config))
+        senses.append(replace(_whisper(asr, config), live=True))
     if config.microphone != "none":
         sound = _device(f"device:{config.microphone}", config.microphone_delay_ms)
         sound += () if asr == "none" else ("--pcm", PCM)

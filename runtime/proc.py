@@ -20,6 +20,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def descendants(pid: int) -> list[int]:
+    """Its children, theirs, and so on."""
+    found = children(pid)
+    for child in found:
+        found += children(child)
+    return found
+
+
 def command(pid: int) -> list[str]:
     """Its command line; empty where it is gone."""
     try:

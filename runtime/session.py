@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from capture.clock import anchor
+from capture.clock import WallClock
 from capture.messages import Pcm, Picture, Word
 from runtime.account import Account, health
 from runtime.compose import Timing, compose
@@ -102,7 +102,7 @@ class Session:
     def run(self) -> str:
         """Run to the end of the source, of the duration, or to ``stop``; returns which it was."""
         try:
-            self._source.open()
+            self._source.open(lambda: self._stopping)
             self._open()
             reason = self._loop()
             self._close(reason)
@@ -123,14 +123,14 @@ class Session:
             paced=self._paced,
         )
         recorded = None if self._replayed is None else self._replayed.header.wall
-        self._anchor = recorded or anchor(source.clock)
+        self._wall = WallClock(source.clock, recorded)
         able = (*source.eases(), "hop")
         steps = [step for step in STEPS if source.clock.paced and step in able]
         self._ladder = Ladder(steps, round(self._config.max_age_s * 1e9))
         self._account = Account(self.name)
         begin = SessionBegin(
             session=self.name,
-            started=wall(self._anchor.wall_ns(source.start_ns)),
+            started=wall(self._wall.anchor.wall_ns(source.start_ns)),
             clock=source.clock.kind,
             config=told(self._config),
             model=self._model,
@@ -144,7 +144,7 @@ class Session:
                 clock=source.clock.kind,
                 paced=self._paced,
                 start_ns=source.start_ns,
-                wall=self._anchor,
+                wall=self._wall.anchor,
                 hop_s=self._hop_s,
                 lateness_s=self._lateness_s,
                 streams=dict(CAPTURED),
@@ -236,7 +236,7 @@ class Session:
             prediction,
             network=self._network,
             model=self._model,
-            anchor=self._anchor,
+            anchor=self._wall.anchor,
             clock=clock.kind,
             session=self.name,
             seq=self._seq,
@@ -308,6 +308,8 @@ class Session:
 
     def _report(self) -> None:
         """Publish the status: every second, and at once for each event."""
+        if jump_s := self._wall.renew():
+            self._source.events.append(f"clock: the date was set by {jump_s:+.3f} s; windows follow it")
         while self._source.events:
             event = self._source.events.popleft()
             log.warning("%s", event)

@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -42,8 +42,8 @@ class Source(Protocol):
     @property
     def over(self) -> bool: ...
 
-    def open(self) -> None:
-        """Get ready; return when the session's clock runs."""
+    def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Get ready; return when the session's clock runs, or soon after ``stopping`` says so."""
         ...
 
     def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
@@ -123,6 +123,7 @@ class LiveSource:
         self._heard_ns: dict[StreamName, int] = {}
         self._died_ns: dict[StreamName, int] = {}
         self._corrupt_said: dict[StreamName, int] = dict.fromkeys(STREAMS, 0)
+        self._unread: dict[StreamName, int] = {}  # by the processes themselves
         self._injected: deque[Arrival] = deque()
         self._absent = absent
         self._running = False
@@ -137,11 +138,11 @@ class LiveSource:
         self._over_at = self._over_at or time.monotonic()
         return time.monotonic() - self._over_at > FINAL_S
 
-    def open(self) -> None:
+    def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
         self._supervisor.start()
         deadline = time.monotonic() + READY_S
         waiting: deque[Arrival] = deque()
-        while self._senses - self._settled and time.monotonic() < deadline:
+        while self._senses - self._settled and time.monotonic() < deadline and not stopping():
             arrival = self.next(None, STREAMS)
             if arrival is not None:
                 waiting.append(arrival)
@@ -224,6 +225,9 @@ class LiveSource:
     def _take_status(self, stream: StreamName, status: Status) -> None:
         before = self._states.get(stream)
         self._states[stream] = status.state
+        if status.corrupt > self._unread.get(stream, 0):
+            self.events.append(f"{stream}: {status.corrupt} messages to its process could not be read")
+        self._unread[stream] = status.corrupt
         if status.state in _SETTLED:
             self._settled.add(stream)
         if status.state in _FINAL and not (status.state == "absent" and stream in self._devices):
@@ -296,7 +300,7 @@ class ReplaySource:
             self.events.extend(self._recording.warnings)
         return self._upcoming is None
 
-    def open(self) -> None:
+    def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
         now_ns = time.monotonic_ns()
         self.clock = HostClock(self._kind, now_ns - self.start_ns, self._paced)
 

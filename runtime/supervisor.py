@@ -23,6 +23,7 @@ HEALTHY_S = 10.0  # a process that ran for so long has its back-off forgiven
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 MAX_FILE_FAILURES = len(BACK_OFF_S)  # a file that kills its reader so often in a row is given up
 ABSENT_RETRY_S = 15.0  # a device that is not there is looked for again
+ASLEEP_S = 1.0  # between two polls: this process itself did not run, and could hear nobody
 
 EXIT_ENDED, EXIT_ABSENT = 0, 3
 
@@ -35,6 +36,7 @@ class Sense:
     module: str
     arguments: tuple[str, ...]
     device: bool  # a device may come back; a file that cannot be read will not
+    live: bool = False  # what it hears is live: however often it dies, it is started again
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Supervisor:
     def __init__(self, senses: list[Sense], *, watch_stalls: bool) -> None:
         self._children: dict[StreamName, _Child] = {sense.stream: _Child(sense) for sense in senses}
         self._watch_stalls = watch_stalls
+        self._polled_at = time.monotonic()
 
     def start(self) -> None:
         """Start every process; each says ``ready`` or ``absent`` on its own."""
@@ -116,7 +119,12 @@ class Supervisor:
         """Notice ends and stalls, restart what is due, and say what happened."""
         events: list[Exit | Restart] = []
         now = time.monotonic()
+        asleep_s, self._polled_at = now - self._polled_at, now
         for child in self._children.values():
+            if asleep_s > ASLEEP_S:  # what they said meanwhile is still to be read
+                silent = child.heard_at == child.started_at
+                child.heard_at = min(now, child.heard_at + asleep_s)
+                child.started_at = child.heard_at if silent else child.started_at
             if child.process is not None:
                 self._end_if_stalled(child, now)
                 code = child.process.poll()
@@ -188,7 +196,7 @@ class Supervisor:
         if now - child.started_at > HEALTHY_S:
             child.failures = 0
         child.cause = f"signal {-code}" if code < 0 else f"exit status {code}"
-        if not child.sense.device and child.failures >= MAX_FILE_FAILURES:
+        if not (child.sense.device or child.sense.live) and child.failures >= MAX_FILE_FAILURES:
             return Exit(stream, f"{child.cause}, {child.failures + 1} times in a row", False, None)
         wait_s = BACK_OFF_S[min(child.failures, len(BACK_OFF_S) - 1)]
         child.failures += 1

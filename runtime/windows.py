@@ -96,11 +96,18 @@ class StreamHistory:
     produced: int = 0
     dropped_by_process: int = 0
     dropped_before: int = 0  # by processes of this stream that have died
+    corrupt_in_process: int = 0
+    corrupt_before: int = 0
     sequence: Sequence = field(default_factory=Sequence)
     samples: deque[tuple[int, npt.NDArray[np.float32]]] = field(default_factory=deque)
     words: deque[Word] = field(default_factory=deque)
     blocks: deque[FeatureBlock] = field(default_factory=deque)
     refused: int = 0  # messages of another feature spec, of another size than theirs says, or of the future
+
+    @property
+    def corrupt(self) -> int:
+        """Messages to the capture process that it could not read, in all its lives."""
+        return self.corrupt_before + self.corrupt_in_process
 
     @property
     def lost(self) -> int:
@@ -153,9 +160,15 @@ class Windower:
         return lagging
 
     def advance(self, now_ns: int) -> Iterator[Window]:
-        """Cut the windows whose deadline lies before ``now_ns``."""
-        while (deadline_ns := self.deadline_ns) is not None and deadline_ns < now_ns:
-            yield self._cut(deadline_ns)
+        """Cut the windows whose deadline lies before ``now_ns``; again those whose words never came."""
+        while (deadline_ns := self.deadline_ns) is not None:
+            too_late_ns = self._open[0].end_ns + LATE_NS if self._open else deadline_ns
+            if min(deadline_ns, too_late_ns) >= now_ns:
+                return
+            if too_late_ns < deadline_ns:
+                yield self._again(self._open.popleft(), too_late_ns)
+            else:
+                yield self._cut(deadline_ns)
 
     def add(self, message: Message, t_arrival_ns: int) -> Iterator[Window]:
         """Take in a message and cut the windows that it completes, first those that waited for words."""
@@ -234,6 +247,9 @@ class Windower:
                 if message.dropped < history.dropped_by_process:
                     history.dropped_before += history.dropped_by_process
                 history.dropped_by_process = message.dropped
+                if message.corrupt < history.corrupt_in_process:
+                    history.corrupt_before += history.corrupt_in_process
+                history.corrupt_in_process = message.corrupt
             case FeatureBlock():
                 ours = self._spec.input(message.stamp.stream).stream
                 if message.spec != ours.hash or message.values.shape[1] != ours.dim:

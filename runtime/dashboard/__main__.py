@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.dashboard.address import DEFAULT, Address, AddressError
-from runtime.dashboard.start import HOW_TO_GET, installed
+from runtime.dashboard.start import HOW_TO_GET, TOKEN, installed
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError
 from runtime.keys import KeyFileError
 from runtime.recording import Recording, RecordingError
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             playback = Playback(Recording.open(options.replay))
         address.check_free()
-        token = options.token or (None if address.loopback else secrets.token_urlsafe(16))
+        made = None if address.loopback else os.environ.pop(TOKEN, None) or secrets.token_urlsafe(16)
+        token = options.token or made
         from runtime.dashboard.serve import serve  # takes two seconds: only when all is well
 
         serve(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import logging
+import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -18,6 +21,9 @@ log = logging.getLogger("runtime.dashboard")
 
 HOW_TO_GET = "the page in a browser is not installed: pip install 'emotion-edge[dashboard]'"
 STOP_S = 3.0
+TOKEN = "EMOTION_PAGE_TOKEN"  # in the environment, where no list of processes shows it
+BACK_OFF_S = (0.5, 2.0, 5.0, 15.0)  # before a page that died is served again
+REFUSED = 2  # the exit status of a page that will not work the next time, either
 
 
 def installed() -> bool:
@@ -33,7 +39,8 @@ def how_to_see() -> str:
 class PageProcess:
     """The dashboard's process; as a context manager it lives as long as the session.
 
-    Without the extra it logs one line and the session goes on without a page.
+    One that dies is started again, with the same token, so that an open page finds it again. Without the
+    extra it logs one line and the session goes on without a page.
 
     Args:
         address: where to serve, HOST:PORT; None: no page.
@@ -45,21 +52,21 @@ class PageProcess:
 
     def __init__(self, address: str | None, endpoint: str) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._ending = threading.Event()
+        self._starting = threading.Lock()  # no page is started behind the back of the one who ends it
         if address is None:
             return
-        Address.parse(address).check_free()
+        where = Address.parse(address)
+        where.check_free()
         if not installed():
             log.warning("dashboard: %s", HOW_TO_GET)
             return
-        command = [sys.executable, "-m", "runtime.dashboard", "--with-parent"]
-        self._process = subprocess.Popen(
-            [*command, "--endpoint", endpoint, "--dashboard", address],
-            stdin=subprocess.PIPE,  # it ends when this closes, also if this process is killed
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the session, which then ends the page
-        )
-        threading.Thread(target=self._relay, name="dashboard", daemon=True).start()
+        self._command = [sys.executable, "-m", "runtime.dashboard", "--with-parent"]
+        self._command += ["--endpoint", endpoint, "--dashboard", address]
+        token = {} if where.loopback else {TOKEN: secrets.token_urlsafe(16)}
+        self._environment = os.environ | token
+        self._start()
+        threading.Thread(target=self._keep, name="dashboard", daemon=True).start()
 
     def __enter__(self) -> PageProcess:
         return self
@@ -67,7 +74,9 @@ class PageProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        process = self._process
+        with self._starting:
+            self._ending.set()
+            process = self._process
         if process is None:
             return
         assert process.stdin is not None
@@ -79,17 +88,45 @@ class PageProcess:
             process.kill()
             process.wait()
 
-    def _relay(self) -> None:
-        """Say where the page is, once it is served, and that it ended, if it did so by itself."""
+    def _start(self) -> bool:
+        """Start the process; False when the session has ended."""
+        with self._starting:
+            if self._ending.is_set():
+                return False
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,  # it ends when this closes, also if this process is killed
+                stdout=subprocess.PIPE,
+                text=True,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for the session, which then ends the page
+            )
+        return True
+
+    def _keep(self) -> None:
+        """Say where the page is, and serve it again when it ends by itself."""
+        for failures in itertools.count():
+            status = self._relay()
+            if self._ending.is_set():
+                return
+            if status == REFUSED:
+                log.warning("dashboard: it cannot be served; the session goes on")
+                return
+            log.warning("dashboard: it ended with status %d and is started again", status)
+            self._ending.wait(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+            if not self._start():
+                return
+
+    def _relay(self) -> int:
+        """Say where the page is, once it is served; return the status it ended with."""
         process = self._process
-        assert process is not None and process.stdout is not None and process.stdin is not None
+        assert process is not None and process.stdout is not None
         for line in process.stdout:
             address, secret, _ = line.rstrip().partition("?token=")
             if secret:
                 _tell(line.rstrip())
             log.info("%s%s", address, " (with the token that was printed, not logged)" if secret else "")
-        if process.wait() and not process.stdin.closed:
-            log.warning("dashboard: it ended with status %d; the session goes on", process.returncode)
+        return process.wait()
 
 
 def _tell(line: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from capture.delivery import PER_SUBSCRIBER
+from capture.delivery import PER_SUBSCRIBER, PER_SUBSCRIBER_RAW
 from runtime.curve import guard
 from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, check_bindable, in_use
 from runtime.keys import KeyFileError
@@ -26,6 +26,8 @@ from runtime.stream.messages import (
 )
 
 BEGIN_S = 5.0  # session.begin is repeated so often, for those who cannot hear they are late
+GREET_S = 0.1  # newcomers wait so long for it at most: it goes to everybody
+LONGEST_TOPIC = 1 << 10  # bytes; whoever asks for a longer one is disconnected
 GREETED_AT_ONCE = 100  # subscriptions that are looked at in a turn of the loop
 # What tells more of a person than a feeling has a topic of its own, that nobody hears by accident.
 OWN_TOPICS = {Transcript: "words", Face: "face", Picture: "raw", Sound: "raw"}
@@ -40,17 +42,19 @@ class Publisher:
             With keys, also an address that other machines reach.
         session: name of the session, part of the topic.
         keys: a folder of ``runtime.keys``: only the clients on its list hear anything, encrypted.
+        raw: pictures and sound are published, too: fewer messages are kept for who does not read.
 
     Raises:
         EndpointError: the endpoint is malformed, in use, or reaches beyond this machine without keys.
         KeyFileError: the folder is none, or nobody is on its list.
     """
 
-    def __init__(self, endpoint: str, session: str, keys: Path | None = None) -> None:
+    def __init__(self, endpoint: str, session: str, keys: Path | None = None, *, raw: bool = False) -> None:
         self.topic = f"emotion.{session}.".encode()
         self._own_topics = {kind: f"{topic}.{session}.".encode() for kind, topic in OWN_TOPICS.items()}
         self._begin: bytes | None = None
-        self._begin_at = 0.0
+        self._begin_at = 0.0  # when it is said next
+        self._begun_at = 0.0  # when it was said last
         check_bindable(endpoint, guarded=keys is not None)
         # A context of its own, because only ending it waits until session.end has gone out.
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -62,7 +66,8 @@ class Publisher:
             except KeyFileError:
                 self.close()
                 raise
-        self._socket.setsockopt(zmq.SNDHWM, PER_SUBSCRIBER.holds)
+        self._socket.setsockopt(zmq.SNDHWM, (PER_SUBSCRIBER_RAW if raw else PER_SUBSCRIBER).holds)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, LONGEST_TOPIC)  # of what comes in: subscriptions
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # a second subscriber to one topic is news, too
         self._socket.setsockopt(zmq.IPV6, int("[" in endpoint))
@@ -102,9 +107,11 @@ class Publisher:
 
     def greet(self) -> None:
         """Tell newcomers what session this is; call it in every turn of the loop."""
-        newcomer = self._newcomers()
-        if self._begin is not None and (newcomer or time.monotonic() >= self._begin_at):
-            self._begin_at = time.monotonic() + BEGIN_S
+        now = time.monotonic()
+        if self._newcomers():  # a crowd of them is greeted together
+            self._begin_at = min(self._begin_at, self._begun_at + GREET_S)
+        if self._begin is not None and now >= self._begin_at:
+            self._begun_at, self._begin_at = now, now + BEGIN_S
             self._socket.send_multipart([self.topic, self._begin])
 
     def wait_for_subscriber(self, seconds: float) -> None:

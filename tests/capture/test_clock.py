@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.clock import HostClock, VirtualClock, WallAnchor, anchor
+from capture.clock import HostClock, VirtualClock, WallAnchor, WallClock, anchor
 
 MS = 1_000_000
 
@@ -77,3 +77,26 @@ def test_an_anchor_reads_both_clocks_now() -> None:
     wall = anchor(VirtualClock(42))
     assert wall.t_capture_ns == 42
     assert before <= wall.wall_unix_ns <= time.time_ns()
+
+
+def test_a_date_that_is_set_in_a_session_is_followed_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ahead_ns = VirtualClock(), 0
+    monkeypatch.setattr("time.time_ns", lambda: 10**18 + clock.now_ns() + ahead_ns)
+    wall = WallClock(clock)
+    clock.wait_until_ns(59_000 * MS)
+    ahead_ns = 2_500 * MS
+    assert wall.renew() == 0.0 and wall.anchor.wall_ns(0) == 10**18, "once a minute is enough"
+    clock.wait_until_ns(60_000 * MS)
+    assert wall.renew() == 2.5
+    assert wall.anchor.wall_ns(clock.now_ns()) == 10**18 + 62_500 * MS
+    clock.wait_until_ns(120_000 * MS)
+    ahead_ns -= 5 * MS
+    assert wall.renew() == 0.0, "a clock that is kept right is no news"
+    assert wall.anchor.wall_ns(clock.now_ns()) == 10**18 + 122_495 * MS
+
+
+def test_the_dates_of_a_recording_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = VirtualClock()
+    wall = WallClock(clock, WallAnchor(0, 10**18))
+    clock.wait_until_ns(10**12)
+    assert wall.renew() == 0.0 and wall.anchor == WallAnchor(0, 10**18)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from capture.bus import Receiver, Sender, ipc, private_folder
 from capture.clock import HostClock
 from capture.delivery import LOSSLESS
 from capture.link import Go, Wish
-from capture.messages import Message, Pcm, Stamp, Status, Word, Words
+from capture.messages import FeatureBlock, Message, Pcm, Stamp, Status, Word, Words
 from capture.recogniser import PRE_ROLL_NS, RATE_HZ, VAD_SAMPLES, Recogniser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -318,9 +319,9 @@ class Process:
         self.process: subprocess.Popen[bytes] | None = None
         self.messages: list[Message] = []
 
-    def start(self, *options: str) -> None:
+    def start(self, *options: str, python: Sequence[str] = ("-m", "capture.transcript")) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "capture.transcript", "--session", "s",
+            [sys.executable, *python, "--session", "s",
              "--endpoint", ipc(self.folder, "text"), *options],
             stdin=subprocess.PIPE, cwd=ROOT,
             env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder)},
@@ -584,10 +585,72 @@ def test_a_session_that_ends_is_not_kept_waiting(transcript: Process, tiny_whisp
     assert transcript.wait() == 0
 
 
-def test_sound_of_another_rate_is_refused(transcript: Process, tiny_whisper: Path) -> None:
-    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm)
+def test_sound_of_another_rate_and_what_is_no_sound_is_refused_counted_and_harms_nothing(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm, "--language", "en")
     transcript.until("ready")
     transcript.go()
-    send(transcript.pcm, [(0, np.zeros(8000, np.int16))], rate_hz=8000)
-    status = transcript.until("absent")
-    assert status.reason == "unsupported" and "8000 Hz" in status.detail
+    transcript.until("running")
+    with Sender(transcript.pcm, delivery=LOSSLESS) as sender:
+        seq = speak(sender, 0, np.zeros(8000, np.int16), 0, rate_hz=8000)  # four messages
+        status = transcript.until("degraded")
+        assert status.reason == "unsupported" and "8000 Hz" in status.detail
+        stamp = Stamp("s", "audio", seq, 0, 0)
+        sender.send(Status(stamp, "running"))
+        sender.send(FeatureBlock(stamp, "x", 0, np.zeros(1, np.int64), np.zeros((1, 2), np.float32)))
+        sender.send(Pcm(Stamp("another", "audio", seq, 0, 0), RATE_HZ, np.zeros(2560, np.int16)))
+        seq = speak(sender, 0, speech(media / "jfk.flac"), seq)
+        transcript.until("running")
+        speak(sender, 0, np.empty(0, np.int16), seq)
+    ended = transcript.until("ended", within_s=60)
+    assert (ended.corrupt, ended.dropped) == (4 + 3, 0) and len(transcript.words) > 5
+
+
+@pytest.fixture
+def sizes(transcript: Process, tiny_whisper: Path) -> Callable[..., None]:
+    """Starts Whisper "base" with "tiny" beside it, both in the hub's cache; every step takes too long."""
+
+    def start(*, broken: bool) -> None:
+        for size in ("base", "tiny"):
+            model = transcript.folder / "hub" / f"models--Systran--faster-whisper-{size}"
+            snapshot = model / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+            shutil.copytree(tiny_whisper, snapshot)
+            (model / "refs").mkdir()
+            (model / "refs" / "main").write_text(snapshot.name)
+        if broken:
+            (snapshot / "model.bin").write_bytes(b"no model")
+        busy = "import runpy, capture.governor as g; g.BUSY = 0.0"
+        run = "runpy.run_module('capture.transcript', run_name='__main__', alter_sys=True)"
+        transcript.start("--asr", "whisper:base", "--pcm", transcript.pcm, "--language", "en",
+                         python=("-c", f"{busy}; {run}"))  # fmt: skip
+        transcript.until("ready")
+        transcript.go(paced=True)
+        transcript.until("running")
+
+    return start
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_recogniser_that_falls_behind_takes_the_smaller_model_unless_that_is_broken(
+    transcript: Process, sizes: Callable[..., None], media: Path, broken: bool
+) -> None:
+    sizes(broken=broken)
+    samples, seq, told = speech(media / "jfk.flac"), 0, list[str]()
+    wanted = "no smaller model" if broken else "by tiny"
+    with Sender(transcript.pcm, delivery=LOSSLESS) as sender:
+        for at_ns in range(0, 180 * S, S // 2):
+            part = np.roll(samples, -(at_ns * RATE_HZ // S))[: RATE_HZ // 2]
+            seq = speak(sender, at_ns, part, seq)
+            time.sleep(0.05)  # ten times as fast as somebody speaks
+            while (message := transcript.receiver.receive()) is not None:
+                transcript.messages.append(message)
+                if isinstance(message, Status) and message.reason == "eased":
+                    told.append(message.detail)
+            if told and wanted in told[-1]:
+                break
+        speak(sender, 0, np.empty(0, np.int16), seq)
+    ended = transcript.until("ended", within_s=60)
+    assert wanted in told[-1] and (("by base" in told[-1]) == broken), told
+    assert ended.corrupt == 0 and transcript.wait() == 0
+    assert transcript.words, "the stream of words goes on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 
 from capture.features.vision import BLENDSHAPES
 from capture.messages import Words
-from runtime import keys
+from runtime import keys, proc
 from runtime.dashboard.face import HEIGHT, WIDTH, draw
 from runtime.dashboard.phrases import tenths
 from runtime.plan import DEMO
@@ -695,6 +696,28 @@ def test_the_page_ends_with_its_session_also_when_that_is_killed(
 ) -> None:
     served = serve("runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint).ready()
     served.process.kill()
+    until(lambda: not served.open(), "the end of the page")
+    assert "Traceback" not in served.said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_page_that_is_killed_is_served_again_under_the_same_address_and_token(
+    serve: Callable[..., Served], endpoint: str, host: str
+) -> None:
+    command = "runtime.live", "--demo", "--loop", "--no-dashboard", "--endpoint", endpoint
+    served = serve(*command, host=host).ready()
+    (page,) = (pid for pid in proc.children(served.process.pid) if "runtime.dashboard" in proc.command(pid))
+    lines = 1 if host == "127.0.0.1" else 2  # one with the token, and one for the log
+    until(lambda: served.said.count("dashboard: http://") == lines, "all that it says of the page")
+    before = re.findall(r"dashboard: (http://\S+)", served.said)
+    assert "".join(before).count("token=") == lines - 1
+    os.kill(page, signal.SIGKILL)
+    until(lambda: served.said.count("dashboard: http://") == 2 * lines, "a second page", 30)
+    assert re.findall(r"dashboard: (http://\S+)", served.said) == 2 * before
+    assert "ended with status -9 and is started again" in served.said
+    until(served.open, "a port that listens")
+    served.process.send_signal(signal.SIGINT)
+    until(lambda: served.process.poll() is not None, "the end of the session")
     until(lambda: not served.open(), "the end of the page")
     assert "Traceback" not in served.said
 

@@ -87,15 +87,21 @@ def test_a_recording_replays_to_the_same_bytes_twice_and_to_what_was_live(
 
 
 @pytest.mark.parametrize(
-    ("stream", "module"),
-    [("vision", "capture.camera"), ("audio", "capture.microphone"), ("text", "capture.transcript")],
+    ("stream", "module", "asr"),
+    [
+        ("vision", "capture.camera", "subtitles"),
+        ("audio", "capture.microphone", "subtitles"),
+        ("text", "capture.transcript", "subtitles"),
+        ("text", "capture.transcript", "whisper"),
+    ],
 )
 def test_a_killed_process_comes_back_and_what_was_lost_is_published(
-    start: Start, shared: Path, tmp_path: Path, stream: str, module: str
+    start: Start, shared: Path, tmp_path: Path, tiny_whisper: Path, stream: str, module: str, asr: str
 ) -> None:
     clip = Path(shutil.copy(shared / "media/face_and_speech.mp4", tmp_path))
     shutil.copy(ROOT / "runtime/demo/face_and_speech.vtt", tmp_path)
-    application = start("--input", clip)
+    asr = f"whisper:{tiny_whisper}" if asr == "whisper" else asr
+    application = start("--input", clip, "--asr", asr)
     application.read_until(
         lambda m: m["type"] == "emotion" and m["modalities"][stream]["present"], timeout_s=60
     )

@@ -12,9 +12,9 @@ import pytest
 from capture import subtitles
 from capture.media import probe
 from runtime.bench_engine import BenchError
-from runtime.bench_soak import Seen, endless_film, overtaken, unexplained
+from runtime.bench_soak import LOST_S, Seen, endless_film, overtaken, unexplained, watched
 from runtime.ladder import MEANING
-from runtime.mischief import Fault
+from runtime.mischief import EVERYTHING, Fault
 from runtime.plan import DEMO
 from runtime.recording import Recording
 from runtime.stream import Emotion, Lost, Modality, SenseStatus, StatusMessage, decode
@@ -73,8 +73,32 @@ def test_a_missing_window_lost_samples_and_an_absent_sense_are_gaps_unless_a_fau
     assert any("1 windows missing" in line for line in found)
     assert any("1 messages lost to the subscriber" in line for line in found)
     assert len(found) == 4
-    fault = Fault(seen.windows[10][0] - 0.5, "killed", "vision", over_s=seen.windows[10][0])
-    assert unexplained(seen, [fault], 0.5) == []
+    at_s = seen.windows[10][0]
+    killed = Fault(at_s - 0.5, "killed", "vision", ("vision",), over_s=at_s)
+    assert unexplained(seen, [killed], 0.5) == [line for line in found if "vision absent" not in line]
+    stopped = Fault(at_s - 0.5, "application stopped", hits=EVERYTHING, over_s=seen.windows[17][0])
+    assert unexplained(seen, [stopped], 0.5) == [line for line in found if "to the subscriber" in line]
+    junk = Fault(at_s - 0.5, "junk on a pipe", over_s=seen.windows[17][0])
+    assert unexplained(seen, [junk], 0.5) == found
+
+
+def test_a_loss_long_after_its_fault_is_a_gap(seen: Seen) -> None:
+    for index in range(20, len(seen.windows)):
+        change(seen, index, dropped=Lost(audio=3))
+    at_s = seen.windows[20][0]
+    for before_s, gaps in ((LOST_S - 0.5, 0), (LOST_S + 0.5, 1)):
+        killed = Fault(at_s - before_s, "killed", "audio", ("audio",), well_s=at_s - before_s)
+        assert len(unexplained(seen, [killed], 0.5)) == gaps
+
+
+def test_the_time_without_an_excuse_is_counted_once_where_faults_overlap() -> None:
+    faults = [
+        Fault(10, "killed", "vision", ("vision",), over_s=10, well_s=12),  # excuses 9 to 15
+        Fault(13, "stalled", "vision", ("vision",), over_s=16, well_s=16),  # 12 to 19
+        Fault(50, "killed", "audio", ("audio", "text"), over_s=50, well_s=52),  # 49 to 55
+    ]
+    shares = [watched(what, faults, 100) for what in ("vision", "audio", "text", "windows")]
+    assert shares == pytest.approx([0.9, 0.94, 0.94, 1.0])
 
 
 def test_what_the_film_shows_is_no_gap(seen: Seen) -> None:

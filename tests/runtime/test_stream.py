@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from capture.delivery import PER_SUBSCRIBER
+from capture.delivery import PER_SUBSCRIBER, PER_SUBSCRIBER_RAW
 from runtime import stream
 from runtime.endpoint import EndpointError
 from runtime.stream import (
@@ -35,7 +35,7 @@ from runtime.stream import (
     StatusMessage,
     subscribe,
 )
-from runtime.stream.publish import BEGIN_S
+from runtime.stream.publish import BEGIN_S, GREET_S
 from runtime.summary import Totals, line, summary
 from runtime.view import StreamView
 
@@ -275,6 +275,63 @@ def test_each_late_joiner_is_told_at_once_which_session_this_is(publisher: Publi
         with subscribe(publisher.endpoint, stopping=turn) as second:  # its topic is no news to the socket
             assert next(second) == begin()
     assert time.monotonic() - started < BEGIN_S / 2, "this was the repetition"
+
+
+def test_a_crowd_of_newcomers_is_greeted_together(publisher: Publisher) -> None:
+    publisher.publish(begin())
+    crowd: list[zmq.Socket[bytes]] = []
+    with subscribe(publisher.endpoint, timeout_s=1) as first:
+        wait_for_subscribers(publisher, 1)
+        began = time.monotonic()
+        for _ in range(200):
+            crowd.append(zmq.Context.instance().socket(zmq.SUB))
+            crowd[-1].connect(publisher.endpoint)
+            crowd[-1].subscribe("emotion")
+            publisher.greet()
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not all(one.poll(0) for one in crowd):
+            publisher.greet()
+        took_s = time.monotonic() - began
+        assert all(one.poll(0) for one in crowd), "each was greeted"
+        greetings = sum(1 for _ in first)
+    for one in crowd:
+        one.close(0)
+    assert 1 <= greetings <= took_s / GREET_S + 2
+
+
+def test_who_asks_for_an_endless_topic_is_sent_away_and_nobody_else(publisher: Publisher) -> None:
+    with subscribe(publisher.endpoint, timeout_s=5) as fair:
+        wait_for_subscribers(publisher, 1)
+        greedy: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+        events = greedy.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        greedy.setsockopt(zmq.RECONNECT_IVL, -1)
+        greedy.connect(publisher.endpoint)
+        greedy.subscribe(b"x" * 100_000)
+        assert events.poll(5000), "it is still there"
+        publisher.greet()
+        publisher.publish(emotion())
+        assert next(fair) == emotion()
+    greedy.disable_monitor()
+    greedy.close(0)
+
+
+def test_pictures_are_kept_for_who_never_reads_no_longer_than_some_seconds() -> None:
+    assert PER_SUBSCRIBER_RAW.holds < PER_SUBSCRIBER.holds
+    slow: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+    slow.setsockopt(zmq.RCVHWM, 1)
+    slow.setsockopt(zmq.RCVBUF, 4096)
+    slow.subscribe("emotion")
+    with Publisher("tcp://127.0.0.1:*", "lab", raw=True) as publisher:
+        slow.connect(publisher.endpoint)
+        wait_for_subscribers(publisher, 1)
+        for _ in range(2000):
+            publisher.publish(status("x" * 40_000))
+        reached = 0
+        while slow.poll(1000):
+            slow.recv_multipart()
+            reached += 1
+    slow.close(0)
+    assert PER_SUBSCRIBER_RAW.holds <= reached < PER_SUBSCRIBER.holds
 
 
 def test_nobody_is_greeted_with_a_session_that_is_over(publisher: Publisher) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from capture.link import Wish
 from runtime import supervisor
+from runtime.sources import LiveSource
 from runtime.supervisor import Exit, Restart, Sense, Supervisor
 
 Make = Callable[..., Supervisor]
@@ -23,9 +24,11 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     made: list[Supervisor] = []
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    def build(body: str, *, device: bool = False, watch_stalls: bool = False) -> Supervisor:
+    def build(
+        body: str, *, device: bool = False, live: bool = False, watch_stalls: bool = False
+    ) -> Supervisor:
         (tmp_path / "sense.py").write_text(f"import sys, time, os, signal\n{body}\n")
-        one = Supervisor([Sense("vision", "sense", (), device)], watch_stalls=watch_stalls)
+        one = Supervisor([Sense("vision", "sense", (), device, live)], watch_stalls=watch_stalls)
         made.append(one)
         one.start()
         return one
@@ -89,6 +92,49 @@ def test_a_silent_process_is_ended_and_started_again(make: Make, monkeypatch: py
     died, back = events(one, 2)
     assert isinstance(died, Exit) and died.cause == "signal 9"
     assert isinstance(back, Restart)
+
+
+def test_what_hears_something_live_is_never_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "BACK_OFF_S", (0.01, 0.02))
+    monkeypatch.setattr(supervisor, "MAX_FILE_FAILURES", 2)
+    one = make("sys.exit(7)", live=True)
+    seen = [event for event in events(one, 9) if isinstance(event, Exit)]
+    assert [event.retry_in_s for event in seen] == [0.01, 0.02, 0.02, 0.02, 0.02]
+
+
+def test_who_has_been_asleep_himself_ends_nobody_for_being_silent(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STALL_S", 0.3)
+    monkeypatch.setattr(supervisor, "ASLEEP_S", 0.2)
+    one = make("sys.stdin.read()", watch_stalls=True)
+    pid = one.pid("vision")
+    time.sleep(0.01)
+    one.heard("vision")
+    one.poll()
+    time.sleep(1.0)  # nobody polls, as when the session is stopped or its machine sleeps
+    assert one.poll() == [] and one.poll() == []
+    assert one.pid("vision") == pid and one.restarts("vision") == 0
+    died = events(one, 1)[0]  # from now on it is watched again
+    assert isinstance(died, Exit) and died.cause == "signal 9"
+
+
+def test_who_is_stopped_while_his_processes_load_their_models_does_not_wait_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sense.py").write_text("import sys\nsys.stdin.read()\n")  # never ready, like a long download
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    source = LiveSource([Sense("text", "sense", (), False)], session="s", absent={}, media=False)
+    asked = 0
+
+    def stopping() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 3
+
+    source.open(stopping)
+    assert asked == 4 and source.start_ns > 0
+    source.close()
 
 
 def test_stopping_is_bounded_even_for_a_process_that_will_not_go(
