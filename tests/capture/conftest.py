@@ -18,7 +18,7 @@ import pytest
 
 from capture.bus import Receiver, ipc, private_folder
 from capture.clock import HostClock
-from capture.link import Go
+from capture.link import Go, Wish
 from capture.messages import FeatureBlock, Message, Status
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,12 @@ class CaptureProcess:
             self.read_until(lambda _: "ready" in self.states, timeout_s)
         assert self.process.stdin is not None
         self.process.stdin.write(msgspec.json.encode(go) + b"\n")
+        self.process.stdin.flush()
+
+    def wish(self, wish: Wish) -> None:
+        """Ask it to give something up, or to take it back."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(wish) + b"\n")
         self.process.stdin.flush()
 
     def read_until(self, enough: Callable[[Message], bool], timeout_s: float = 20) -> Message:

@@ -19,7 +19,7 @@ import pytest
 from capture.clock import HostClock
 from capture.features.vision import PRESENCE, SPEC
 from capture.frames import from_file, open_camera
-from capture.link import Go, Link
+from capture.link import Go, Link, Wish
 from capture.messages import Status
 from capture.rate_cap import RateCap
 from capture.track import Track
@@ -82,6 +82,25 @@ def test_a_film_in_real_time_shows_the_face_go_and_says_so(
     late_ns = [b.stamp.t_publish_ns - b.stamp.t_capture_ns for b in camera.blocks]
     assert min(late_ns) >= 0
     assert np.median(late_ns) < 80e6
+
+
+def test_a_camera_that_is_asked_for_fewer_faces_gives_fewer_and_then_all_again(
+    start: Start, env: dict[str, str], media: Path
+) -> None:
+    camera = start("capture.camera", "--source", f"file:{media / 'face_and_speech.mp4'}", env=env)
+    camera.read_until(lambda _: "ready" in camera.states)
+    camera.go(Go(HostClock("media", time.monotonic_ns())))
+    camera.wish(Wish(rate_hz=5.0))
+    camera.read_until(lambda _: bool(camera.blocks) and camera.times_s[-1] > 1)  # it has taken effect
+    camera.read_until(lambda _: camera.times_s[-1] > 3)
+    few = camera.times_s[camera.times_s > 1]
+    assert (np.diff(few) > 0.15).all() and 3 <= len(few) <= 12  # of 48 frames
+    lost = camera.last_status.dropped
+    camera.wish(Wish())
+    camera.read_until(lambda _: camera.times_s[-1] > 5)
+    assert np.diff(camera.times_s[camera.times_s > 4]).min() < 0.05
+    assert lost <= 2, "what was given up on request is not counted as lost"
+    assert camera.stop()[0] == 0
 
 
 def test_an_unpaced_film_loses_nothing_and_gives_the_same_twice(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from capture.agreement import HypothesisBuffer, normalised
 from capture.bus import Receiver, Sender, ipc, private_folder
 from capture.clock import HostClock
-from capture.delivery import LOSSLESS
+from capture.delivery import LOSSLESS, ORDERED
 from capture.link import Go, Wish
 from capture.messages import FeatureBlock, Message, Pcm, Stamp, Status, Word, Words
 from capture.recogniser import PRE_ROLL_NS, RATE_HZ, VAD_SAMPLES, Recogniser
@@ -545,6 +546,57 @@ def test_a_session_may_do_without_words_for_a_while(
     ended = transcript.until("ended", within_s=60)
     assert ended.dropped == 0, "what nobody wanted to hear is not lost"
     assert transcript.words and all(word.start_ns >= 10 * S for word in transcript.words)
+
+
+def test_a_simpler_recognition_makes_a_third_of_the_hypotheses_and_loses_no_sound(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    samples, told = speech(media / "jfk.flac"), {}
+    for wish in (Wish(), Wish(recogniser="simple")):
+        one = Process()
+        one.start("--asr", f"whisper:{tiny_whisper}", "--pcm", one.pcm, "--language", "en")
+        one.until("ready")
+        one.go()
+        one.until("running")
+        one.wish(wish)
+        if wish != Wish():
+            assert "every 3 s" in one.until("degraded").detail
+        send(one.pcm, [(0, samples)])
+        ended = one.until("ended", within_s=60)
+        assert ended.dropped == 0 and one.words and one.said[-1].until_ns >= 10 * S
+        told[wish.recogniser] = sum(bool(message.words) for message in one.said)
+        one.close()
+    assert 1 < told["simple"] <= told["full"] / 2, told
+
+
+def test_sound_that_finds_the_pipe_full_is_a_gap_and_its_time_stays_empty(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    samples = np.tile(speech(media / "jfk.flac"), 11)
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm, "--language", "en")
+    transcript.until("ready")
+    transcript.go()
+    transcript.until("running")
+    assert transcript.process is not None
+    with Sender(transcript.pcm, delivery=ORDERED) as live:  # as of a microphone: nobody waits for Whisper
+        transcript.process.send_signal(signal.SIGSTOP)
+        seq = speak(live, 0, samples, 0)
+        lost = live.dropped
+        transcript.process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + 20
+        while not transcript.said and time.monotonic() < deadline:  # there is room again
+            if (message := transcript.receiver.receive()) is not None:
+                transcript.messages.append(message)
+        assert lost > 20 and live.dropped == lost
+        while not live.send(last := Pcm(Stamp("s", "audio", seq, at_ns := seq * 160 * MS, at_ns), RATE_HZ,
+                                        samples[:2560])):  # fmt: skip
+            lost, seq = lost + 1, seq + 1
+        live.send(Pcm(Stamp("s", "audio", seq + 1, 0, 0), RATE_HZ, np.empty(0, np.int16)), wait=True)
+        ended = transcript.until("ended", within_s=60)
+    assert ended.dropped == lost * 2560
+    gone_ns = last.stamp.t_capture_ns - lost * 160 * MS
+    assert transcript.words[-1].end_ns <= gone_ns + 160 * MS or transcript.words[-1].start_ns >= gone_ns
+    assert any("not heard" in m.detail for m in transcript.messages if isinstance(m, Status))
 
 
 def test_a_silent_room_ends_without_a_word(transcript: Process, tiny_whisper: Path) -> None:

@@ -21,7 +21,7 @@ from runtime.plan import DEMO
 from runtime.recording import Recording
 from runtime.session import Session
 from runtime.sources import ReplaySource
-from runtime.stream import Emotion, Message, Publisher, StatusMessage
+from runtime.stream import Emotion, Message, Publisher, SessionEnd, StatusMessage
 from runtime.windows import Window
 
 S = 1_000_000_000
@@ -151,6 +151,28 @@ def test_a_session_that_cannot_keep_up_publishes_its_steps_and_recovers(
     ends = [m.time.end_ns for m in heard if isinstance(m, Emotion) and m.revises is None]
     hops = {b - a for a, b in itertools.pairwise(ends)}
     assert HOP in hops and HOP // 2 in hops, "half as many windows meanwhile, then all of them"
+
+
+def test_a_window_that_is_too_old_is_skipped_and_counted_in_every_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy of windows is newest only; here nothing else is given up that could help."""
+    monkeypatch.setattr(ladder, "TOO_MANY", 10**9)
+    heard = list[Message]()
+    config = Config(replay=str(DEMO), hop_s=0.25, max_age_s=0.6, duration_s=6)
+    with Publisher(f"ipc://{tmp_path}/stream", "slow") as publisher:
+        source = ReplaySource(Recording.open(DEMO), paced=True)
+        engine = SlowEngine(0.5)
+        Session(config, network.load(), engine, publisher, source, name="slow", show=heard.append).run()
+    windows = [m for m in heard if isinstance(m, Emotion) and m.revises is None]
+    end = heard[-1]
+    assert isinstance(end, SessionEnd) and end.skipped > 0 and end.windows == len(windows)
+    told = [window.dropped.windows for window in windows]
+    assert told == sorted(told) and 0 < told[-1] <= end.skipped
+    for (before, lost), (window, lost_then) in itertools.pairwise(zip(windows, told, strict=True)):
+        missing = (window.time.end_ns - before.time.end_ns) // (HOP // 2) - 1
+        assert missing == lost_then - lost, "each window is published or counted, and none is both"
+    assert not any(status.eased for status in heard if isinstance(status, StatusMessage))
 
 
 def test_a_session_without_a_camera_or_recogniser_has_only_its_hop_to_give_up() -> None:
