@@ -30,6 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     language: str | None = None  # of the recogniser; None: it guesses
     fast: bool = False  # read a file as fast as it goes, and lose nothing
     replay: str | None = None
+    all_windows: bool = False  # of a replay: also those that the recorded session gave up
     record: str | None = None
     demo: bool = False
     loop: bool = False
@@ -91,6 +92,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError("fast needs a file: add --input FILE or --replay FILE")
         if self.loop and not self.demo:
             raise ConfigError("loop belongs to the demo: add --demo")
+        if self.all_windows and not self.replay:
+            raise ConfigError("all_windows belongs to a recording: add --replay FILE")
         if self.record_raw is not None:
             _demand(
                 len(self.record_raw.split()) >= 2,

@@ -86,6 +86,11 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--demo", action="store_true", help="replay the bundled recording once")
     source.add_argument("--loop", action="store_true", help="with --demo: again and again")
     source.add_argument("--replay", metavar="FILE", help="a recording made with --record")
+    source.add_argument(
+        "--all-windows",
+        action="store_true",
+        help="with --replay: also the windows that the recorded session gave up, for it could not keep up",
+    )
     source.add_argument("--fast", action="store_true", help="do not wait for real time; lose nothing")
     source.add_argument("--camera", metavar="N|none", help=f"camera to open (default: {default.camera})")
     source.add_argument(

@@ -19,7 +19,7 @@ from runtime.config import Config, told
 from runtime.engine import Engine, EngineError, Prediction
 from runtime.ladder import STEPS, Ladder
 from runtime.network import CAPTURED, Network
-from runtime.recording import Arrival, Header, Recorder, Recording, RecordingError
+from runtime.recording import Arrival, Header, LeftOut, Recorder, Recording, RecordingError, left_out
 from runtime.sharing import Sharing
 from runtime.sources import Source
 from runtime.stream import (
@@ -58,7 +58,8 @@ class Session:
 
     Args:
         source: opened by ``run``, closed with the session.
-        replayed: the recording that the source reads, if it does; its timing rules apply.
+        replayed: the recording that the source reads, if it does; its timing rules apply, and what it
+            left out is left out again, unless the configuration asks for all windows.
         passed_over: the faster engines that do not run here, and why; published.
         spare: opens the engine that goes on when ``engine`` fails; None: the session ends then.
         show: called with every message that is published.
@@ -115,6 +116,9 @@ class Session:
 
     def _open(self) -> None:
         source = self._source
+        self._left_out = LeftOut()  # nothing
+        if self._replayed is not None and not self._config.all_windows:
+            self._left_out = left_out(self._replayed)
         self._windower = Windower(
             self._network.features,
             hop_s=self._hop_s,
@@ -221,12 +225,8 @@ class Session:
         before = self._unfinished.pop(window.end_ns, None)
         if window.revision and before is None:
             return  # it was skipped, and nobody waits for it
-        too_old = infer_ns - window.end_ns > self._config.max_age_s * 1e9
-        if clock.paced and too_old and not window.revision:
-            self._account.skipped += 1  # newest only: nobody wants to know any more
-            self._keep_up(infer_ns, window)
-            return
-        if before is None and "hop" in self._ladder.taken and self._between(window):
+        if before is None and self._given_up(infer_ns, window):
+            self._account.skipped += 1
             return
         same_words = before is not None and before.words == window.text.words
         prediction = before.prediction if before is not None and same_words else self._predict(window)
@@ -255,6 +255,15 @@ class Session:
             self._unfinished[window.end_ns] = _Unfinished(message, window.text.words, prediction)
         published_ns = message.time.published_ns
         self._record(lambda recorder: recorder.add_emotion(payload, published_ns, message.seq))
+
+    def _given_up(self, now_ns: int, window: Window) -> bool:
+        """Whether a window is not inferred: the machine cannot keep up, or could not when it was recorded."""
+        if window.end_ns in self._left_out:
+            return True
+        if self._source.clock.paced and now_ns - window.end_ns > self._config.max_age_s * 1e9:
+            self._keep_up(now_ns, window)  # newest only: nobody wants to know any more
+            return True
+        return "hop" in self._ladder.taken and self._between(window)
 
     def _keep_up(self, now_ns: int, window: Window) -> None:
         """Give something up when windows come late for long, or take it back; and say so."""

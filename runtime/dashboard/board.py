@@ -56,7 +56,7 @@ class Board:
         self.begin: SessionBegin | None = None
         self.senses: dict[str, SenseStatus] = {}
         self.windows: int | None = None
-        self.skipped: int | None = None  # windows too old to be inferred
+        self.skipped: int | None = None  # windows that were not inferred
         self.eased: tuple[str, ...] = ()  # what is given up now, to keep up
         self.revised: Revised | None = None  # what late words changed
         self.replayed = False  # a recording does not know everything that a stream tells

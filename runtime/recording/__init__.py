@@ -5,7 +5,8 @@ FILE`` shows what is inside. The file's layout is described in ``runtime.recordi
 """
 
 from runtime.recording.layout import Arrival, Header, RecordingError
+from runtime.recording.left_out import LeftOut, left_out
 from runtime.recording.read import Recording
 from runtime.recording.write import Recorder
 
-__all__ = ["Arrival", "Header", "Recorder", "Recording", "RecordingError"]
+__all__ = ["Arrival", "Header", "LeftOut", "Recorder", "Recording", "RecordingError", "left_out"]

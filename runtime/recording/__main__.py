@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from runtime.engine import ENGINES
 from runtime.markers import MarkersError, carry_over
 from runtime.recording.export import FORMATS, export
 from runtime.recording.info import summarise, tables
@@ -48,7 +49,10 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("rescore", help="its features through another network or engine")
     one.add_argument("file", type=Path, help="a recording (.mcap)")
     one.add_argument("--network", metavar="DIR", help="a trained network (default: the bundled one)")
-    one.add_argument("--engine", metavar="NAME", help="what runs it (see runtime.live --help)")
+    one.add_argument(
+        "--engine", choices=ENGINES, metavar="NAME", help="what runs it (see runtime.live --help)"
+    )
+    one.add_argument("--all-windows", action="store_true", help="also those that were given up in overload")
     one.add_argument("--out", type=Path, metavar="FILE", required=True, help="the new recording")
     return whole
 
@@ -120,6 +124,8 @@ def _rescore(options: argparse.Namespace) -> int:
         for name in ("network", "engine"):
             if (value := getattr(options, name)) is not None:
                 command += [f"--{name}", value]
+        if options.all_windows:
+            command.append("--all-windows")
         status = live.main(command)
     if status == 0:
         carry_over(options.file, options.out)
