@@ -108,9 +108,15 @@ def session(network: Network, graph: Any, *, cuda: bool = False, threads: int = 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
     try:
-        return ort.InferenceSession(graph, options, providers=providers)
+        opened = ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own errors share no public base
         raise EngineError(f"the network in {network.folder} does not load: {error}") from error
+    if providers[0] not in opened.get_providers():  # without a word, it takes the next
+        raise EngineError(
+            "onnxruntime-cuda: CUDA does not start here, ONNX Runtime fell back to the CPU: "
+            "look at its driver and libraries, or choose --engine onnxruntime-cpu"
+        )
+    return opened
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

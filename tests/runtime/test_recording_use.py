@@ -1,17 +1,14 @@
-"""What can be done with a recording: mended, turned into tables, put through another network."""
+"""What can be done with a recording: mended, turned into tables."""
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +20,7 @@ import pyxdf
 from pyarrow import parquet
 
 from runtime.markers import Markers, beside, read
-from runtime.recording import Recorder, Recording
+from runtime.recording import Recording
 from runtime.recording.__main__ import main
 from runtime.recording.info import summarise
 from runtime.stream import Emotion, decode
@@ -198,51 +195,6 @@ def test_other_tools_read_the_xdf(whole: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_exported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "none.mcap")]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
-
-
-# --- through another network
-
-
-def rescore(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "runtime.recording", "rescore", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-
-
-def timeless(payload: bytes) -> bytes:
-    """A published message without what depends on how fast the machine was."""
-    message = json.loads(payload)
-    del message["latency_ms"], message["time"]["published_ns"]
-    return json.dumps(message).encode()
-
-
-def test_rescoring_twice_gives_the_same_answers_and_keeps_what_was_captured(
-    whole: Path, tmp_path: Path
-) -> None:
-    answers = []
-    for name in ("one.mcap", "two.mcap"):
-        done = rescore(whole, "--out", tmp_path / name)
-        assert done.returncode == 0, done.stderr
-        answers.append([timeless(payload) for _, payload in Recording.open(tmp_path / name).emotions()])
-    assert answers[0] == answers[1] and len(answers[0]) == len(emotions(whole))
-    first, again = (list(Recording.open(path)) for path in (whole, tmp_path / "one.mcap"))
-    assert [a.t_arrival_ns for a in again] == [a.t_arrival_ns for a in first]
-
-
-def test_a_network_that_is_none_is_one_line(whole: Path, tmp_path: Path) -> None:
-    done = rescore(whole, "--network", tmp_path / "nowhere", "--out", tmp_path / "x.mcap")
-    assert done.returncode == 2 and "nowhere" in done.stderr and not (tmp_path / "x.mcap").exists()
-
-
-def test_a_network_for_other_features_than_the_recorded_is_one_line(whole: Path, tmp_path: Path) -> None:
-    recording = Recording.open(whole)
-    begin = recording.begin | {"streams": {"vision": "0123456789ab"}}
-    with Recorder(tmp_path / "other.mcap", begin) as recorder:
-        for raw in recording.raw():
-            recorder.copy(raw)
-    done = rescore(tmp_path / "other.mcap", "--out", tmp_path / "x.mcap")
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
-    assert done.returncode == 2 and "other vision features than the network expects" in line
-    assert not (tmp_path / "x.mcap").exists()
 
 
 def test_a_folder_that_is_none_is_one_line(
