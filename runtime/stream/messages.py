@@ -86,9 +86,11 @@ class Distillation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds from the newest sample to publication; the segments sum to the total.
+    """Milliseconds from the newest sample to the message's stamp; the segments sum to the total.
 
-    A session that does not run in real time has only what the engine and the publisher cost.
+    The stamp, ``published_ns``, is inside the message, so what comes after it is in no segment: putting the
+    message together, checking, encoding and sending it, and its way to a subscriber. A session that does not
+    run in real time has only ``infer`` and ``publish``.
     """
 
     infer: float
@@ -105,7 +107,7 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
     text: Count = 0
     audio: Count = 0
     vision: Count = 0
-    windows: Count = 0  # too old to be inferred
+    windows: Count = 0  # not inferred: too old, or given up because the machine could not keep up
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +186,7 @@ class StatusMessage(_Message, frozen=True, kw_only=True, tag="status"):
     uptime_s: float
     senses: dict[str, SenseStatus]
     windows: Count
-    skipped: Count  # windows too old to be inferred
+    skipped: Count  # windows that were not inferred: too old, or given up in overload
     engine: str
     eased: tuple[str, ...] = ()  # what was given up for now because the machine cannot keep up
     revised: Revised | UnsetType = UNSET
@@ -253,7 +255,7 @@ class SessionEnd(_Message, frozen=True, kw_only=True, tag="session.end"):
     reason: str
     duration_s: float
     windows: Count
-    skipped: Count  # windows too old to be inferred
+    skipped: Count  # windows that were not inferred: too old, or given up in overload
     senses: dict[str, SenseStatus]
     revised: Revised | UnsetType = UNSET
     latency_ms_p50: float | UnsetType = UNSET
