@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import os
@@ -33,7 +34,8 @@ class Whisper:
         language: code such as "en"; None detects it.
 
     Raises:
-        SourceError: ``no_whisper`` without faster-whisper, ``asset_missing`` without the model,
+        SourceError: ``no_whisper`` without faster-whisper, ``asset_missing`` without the model or where
+            its files are not what their hashes say,
             ``bad_language`` for a code that the model does not know.
     """
 
@@ -107,7 +109,7 @@ def smaller_here(model: str) -> list[str]:
 
 def _load(model: str, device: str, compute_type: str) -> Any:
     import faster_whisper
-    from faster_whisper.utils import available_models
+    from faster_whisper.utils import available_models, download_model
 
     folder = Path(model).expanduser()
     options = {
@@ -133,17 +135,53 @@ def _load(model: str, device: str, compute_type: str) -> Any:
             f"{', '.join(available_models())}",
         )
     try:
-        return faster_whisper.WhisperModel(model, local_files_only=True, **options)
+        return faster_whisper.WhisperModel(
+            str(_checked(download_model(model, local_files_only=True))), **options
+        )
+    except SourceError:
+        raise
     except Exception:  # whatever is missing or broken in the cache, the hub may mend it
         log.info("whisper %s is not on this machine, downloading it once", model)
     try:
-        return faster_whisper.WhisperModel(model, **options)
+        return faster_whisper.WhisperModel(str(_checked(download_model(model))), **options)
+    except SourceError:
+        raise
     except Exception as error:  # the hub, its http client and CTranslate2 share no base class
         raise SourceError(
             "asset_missing",
             f"whisper {model} is not on this machine and cannot be downloaded ({_line(error)}): connect to "
             f"the internet once, or give a folder with --asr whisper:FOLDER",
         ) from error
+
+
+def _checked(folder: str) -> Path:
+    """A model in the hub's cache, whose files lie under their hashes: SHA-256, or Git's for small ones.
+
+    Raises:
+        SourceError: ``asset_missing``, where a file is not what its hash says.
+    """
+    for path in sorted(Path(folder).iterdir()):
+        expected = path.resolve().name
+        if not path.is_symlink() or len(expected) not in (40, 64):
+            continue
+        found = _git_hash(path) if len(expected) == 40 else _sha256(path)
+        if found != expected:
+            raise SourceError(
+                "asset_missing",
+                f"{path.name} of whisper is damaged (hash {found[:12]}…, expected "
+                f"{expected[:12]}…): remove {path.resolve()}, and it is downloaded anew",
+            )
+    return Path(folder)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git_hash(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _line(error: Exception) -> str:

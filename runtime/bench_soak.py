@@ -339,7 +339,7 @@ def report(
     passed = [(at_s, count) for at_s, count in overtaken(seen) if not _beside(at_s, "vision", faults)]
     answers = {message.seq for _, message in seen.windows}
     rows = {
-        "windows": f"{end.windows}, and {end.skipped} too old to be inferred",
+        "windows": f"{end.windows}, and {end.skipped} given up",
         "memory, MB": _growth([row.mb for row in warm]),
         "of all processes, MB": _growth([row.all_mb for row in warm]),
         "open files": f"{warm[0].files} at first, {warm[-1].files} in the end, "

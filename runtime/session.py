@@ -139,6 +139,7 @@ class Session:
             config=told(self._config),
             model=self._model,
             streams={name: spec.hash for name, spec in CAPTURED.items()},
+            sources=source.origins(),
             software=importlib.metadata.version("emotion-edge"),
             passed_over=self._passed_over or msgspec.UNSET,
         )

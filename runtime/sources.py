@@ -11,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import zmq
 
+from capture.address import shown
 from capture.bus import Receiver, ipc, private_folder
 from capture.clock import Clock, HostClock
 from capture.link import Go, Wish
@@ -52,6 +54,10 @@ class Source(Protocol):
         An unpaced source reads only the streams that are ``wanted``, so that the others wait in
         their own processes and nothing piles up.
         """
+        ...
+
+    def origins(self) -> dict[str, str]:
+        """Sense -> the device, file or recording that it comes from, as it may be published."""
         ...
 
     def eases(self) -> tuple[Step, ...]:
@@ -113,6 +119,7 @@ class LiveSource:
             processes.append(replace(sense, arguments=(*link, *private)))
         self._supervisor = Supervisor(processes, watch_stalls=paced)
         self._senses = {sense.stream for sense in senses}
+        self._origins: dict[str, str] = {sense.stream: _origin(sense.arguments) for sense in senses}
         self._devices = {sense.stream for sense in senses if sense.device}
         self._recognises = any(word.startswith("whisper") for sense in senses for word in sense.arguments)
         self._wishes: dict[StreamName, Wish] = {}
@@ -187,6 +194,9 @@ class LiveSource:
         else:
             self._receivers[wanted[0]].socket.poll(min(wait_ms, 10))
         return None
+
+    def origins(self) -> dict[str, str]:
+        return self._origins
 
     def eases(self) -> tuple[Step, ...]:
         steps: tuple[Step, ...] = ()
@@ -279,6 +289,12 @@ class LiveSource:
         return self.clock
 
 
+def _origin(arguments: Sequence[str]) -> str:
+    """What a capture process reads, of its command line."""
+    named = (shown(value) for name, value in pairwise(arguments) if name in ("--source", "--asr"))
+    return next(named, "")
+
+
 class ReplaySource:
     """A recording, at its own pace or as fast as it goes."""
 
@@ -316,6 +332,9 @@ class ReplaySource:
                 return None
         self._upcoming = next(self._arrivals, None)
         return arrival
+
+    def origins(self) -> dict[str, str]:
+        return dict.fromkeys(self._recording.header.streams, f"recording:{self._recording.path}")
 
     def eases(self) -> tuple[Step, ...]:
         return ()

@@ -150,7 +150,7 @@ class SessionBegin(_Message, frozen=True, kw_only=True, tag="session.begin"):
     config: dict[str, Any]
     model: Model
     streams: dict[str, str]  # sense -> hash of its StreamSpec
-    sources: dict[str, str] | UnsetType = UNSET  # sense -> the device or file it is captured from
+    sources: dict[str, str] | UnsetType = UNSET  # sense -> the device, file or recording it comes from
     software: str
     passed_over: dict[str, str] | UnsetType = UNSET  # faster engines -> why they do not run, or no longer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -451,6 +452,35 @@ def test_a_whisper_that_is_not_there_is_asset_missing(transcript: Process, model
     assert transcript.wait() == 3
 
 
+@pytest.mark.parametrize("damaged", ["", "model.bin", "config.json"])
+def test_a_whisper_of_the_hub_is_checked_by_the_hashes_that_its_files_lie_under(
+    transcript: Process, tiny_whisper: Path, damaged: str
+) -> None:
+    repository = transcript.folder / "hub" / "models--Systran--faster-whisper-tiny"
+    snapshot, blobs = repository / "snapshots" / ("0" * 40), repository / "blobs"
+    for folder in (snapshot, blobs, repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(snapshot.name)
+    for file in tiny_whisper.iterdir():
+        content = file.read_bytes()
+        if file.name == "config.json":  # a small file: Git's hash
+            name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        else:
+            name = hashlib.sha256(content).hexdigest()
+        if file.name == damaged:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        (blobs / name).write_bytes(content)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / name)
+    transcript.start("--asr", "whisper:tiny", "--pcm", transcript.pcm)
+    if not damaged:
+        assert "whisper tiny on" in transcript.until("ready").detail
+        return
+    status = transcript.until("absent")
+    assert status.reason == "asset_missing" and f"{damaged} of whisper is damaged" in status.detail
+    assert "remove" in status.detail and str(blobs) in status.detail
+    assert transcript.wait() == 3
+
+
 def speech(path: Path) -> npt.NDArray[np.int16]:
     av = pytest.importorskip("av")
     with av.open(str(path)) as container:
@@ -672,7 +702,7 @@ def sizes(transcript: Process, tiny_whisper: Path) -> Callable[..., None]:
             (model / "refs" / "main").write_text(snapshot.name)
         if broken:
             (snapshot / "model.bin").write_bytes(b"no model")
-        busy = "import runpy, capture.governor as g; g.BUSY = 0.0"
+        busy = "import runpy, capture.governor as g; g.BUSY, g.STEPS_LOOKED_AT = 0.0, 2"
         run = "runpy.run_module('capture.transcript', run_name='__main__', alter_sys=True)"
         transcript.start("--asr", "whisper:base", "--pcm", transcript.pcm, "--language", "en",
                          python=("-c", f"{busy}; {run}"))  # fmt: skip

@@ -8,6 +8,8 @@ import pytest
 
 from runtime import config
 from runtime.config import Config, ConfigError, told
+from runtime.plan import senses_of
+from runtime.sources import LiveSource
 
 
 def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
@@ -57,3 +59,11 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
 )
 def test_a_cameras_password_is_told_to_nobody(source: str, expected: str) -> None:
     assert told(Config(input=source))["input"] == expected
+
+
+def test_where_a_session_gets_what_from_is_told_without_the_password() -> None:
+    config = Config(input="rtsp://me:s3cret@10.0.0.9:554/live")
+    senses, absent = senses_of(config)
+    source = LiveSource(senses, session="s", absent=absent, media=False)
+    assert source.origins() == {"vision": "rtsp://…@10.0.0.9:554/live"}
+    source.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -35,7 +35,7 @@ LABOURED = 3 * S // 10  # any other inference: with those of late words it is mo
 class Replay(ReplaySource):
     """A recording as if it were captured now, in a time that a test moves."""
 
-    def open(self) -> None:
+    def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
         self.clock = VirtualClock(self.start_ns)
 
 
