@@ -203,15 +203,20 @@ def test_every_word_comes_once_with_its_time_and_silence_ends_the_utterance() ->
     assert room.recogniser.until_ns > 7 * S
 
 
-def test_a_word_is_committed_within_two_steps_of_new_sound() -> None:
+@pytest.mark.parametrize("chunk_s", [1, 2, 3])
+@pytest.mark.parametrize("samples", [320, 2560])
+def test_a_word_is_committed_within_two_chunks_of_its_end(samples: int, chunk_s: int) -> None:
     room = Room()
-    seen: dict[str, float] = {}
-    loud = sound((10.0, True))
-    for at in range(0, len(loud), 2560):
-        room.play(at / RATE_HZ, loud[at : at + 2560])
+    room.recogniser.step_ns = chunk_s * S
+    seen: dict[str, int] = {}
+    loud = sound((20.0, True))
+    for at in range(0, len(loud), samples):
+        room.play(at / RATE_HZ, loud[at : at + samples])
         for word in room.words:
-            seen.setdefault(word.text, (at + 2560) / RATE_HZ - word.end_ns / S)
-    assert len(seen) >= 30 and max(seen.values()) <= 2 * 1.12 + 0.25, max(seen.values())
+            seen.setdefault(word.text, (at + samples) * S // RATE_HZ - word.end_ns)
+    chunk_ns = -(-chunk_s * RATE_HZ // samples) * samples * S // RATE_HZ  # in whole messages
+    assert len(seen) >= 80 - 2 * 4 * chunk_s and max(seen.values()) <= 2 * chunk_ns
+    assert max(seen.values()) > chunk_ns, "one hypothesis alone commits nothing"
 
 
 def test_sound_is_bounded_however_long_somebody_speaks() -> None:
