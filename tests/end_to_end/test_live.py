@@ -179,6 +179,18 @@ def test_without_the_landmarker_vision_says_asset_missing_and_the_rest_runs(
     assert sum(m["modalities"]["audio"]["present"] for m in emotions) > len(emotions) / 2
 
 
+def test_a_language_that_whisper_does_not_know_is_said_and_the_rest_runs(
+    start: Start, shared: Path, tiny_whisper: Path
+) -> None:
+    film = shared / "media/face_and_speech.mp4"
+    application = start("--input", film, "--asr", f"whisper:{tiny_whisper}", "--language", "klingon")
+    emotions = application.run_to_end()
+    assert {m["modalities"]["text"]["reason"] for m in emotions} == {"bad_language"}
+    assert any(m["modalities"]["vision"]["present"] for m in emotions)
+    said = [m["event"] for m in application.messages if "klingon" in m.get("event", "")]
+    assert len(said) == 1 and said[0].startswith("text: absent: --language 'klingon' is not known to whisper")
+
+
 def test_a_corrupt_message_on_the_bus_is_dropped_counted_and_published(start: Start, shared: Path) -> None:
     application = start("--input", shared / "media/face_and_speech.mp4")
     application.read_until(lambda m: m["type"] == "emotion")
