@@ -57,7 +57,7 @@ class Go(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a process is asked to give up for now, because the machine cannot keep up; by default nothing."""
 
-    rate_hz: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of faces; None: all of them
+    rate_hz: Annotated[float, msgspec.Meta(ge=0.001)] | None = None  # of faces; None: all of them
     provisional: bool = True  # say words that may still change
     recogniser: Literal["full", "simple", "off"] = "full"
 
@@ -228,7 +228,7 @@ class Link:
     def _obey(self, line: bytes) -> None:
         try:
             self.wish = msgspec.json.decode(line, type=Wish)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             print(f"{line!r} is no wish: {error}", file=sys.stderr, flush=True)
 
     def wait_for_release(self) -> None:

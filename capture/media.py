@@ -30,7 +30,7 @@ def probe(path: Path) -> Media:
     if not path.is_file():
         raise SourceError("no_file", f"{path} is not a file: --input takes a video or audio file")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             media = Media(
                 path,
                 int((container.duration or 0) * 1_000_000_000 / av.time_base),

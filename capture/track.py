@@ -40,7 +40,7 @@ class Track:
         if not path.is_file():
             raise SourceError("no_file", f"{path} is not a file: give the path of a video or sound file")
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(str(path), metadata_errors="replace")
         except (av.error.FFmpegError, OSError) as error:
             raise SourceError(
                 "unreadable", f"{path} cannot be read as video or sound: {error.strerror}"

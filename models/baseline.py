@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models import arrays
+
 F32 = npt.NDArray[np.float32]
 FILE = "baseline.npz"
 
@@ -55,17 +57,16 @@ def predict(model: Mapping[str, F32], items: Sequence[npt.NDArray[Any]]) -> npt.
 
 def save(models: Mapping[str, Mapping[str, F32]], folder: Path) -> None:
     """Write the regressions of some senses."""
-    arrays: dict[str, Any] = {f"{s}/{name}": v for s, m in models.items() for name, v in m.items()}
-    np.savez(folder / FILE, **arrays)
+    made: dict[str, Any] = {f"{s}/{name}": v for s, m in models.items() for name, v in m.items()}
+    np.savez(folder / FILE, **made)
 
 
 def load(folder: Path) -> dict[str, dict[str, F32]]:
-    """The regressions by sense; empty where a network has none."""
+    """The regressions by sense; empty where a network has none. Raises DataError for a damaged file."""
     if not (folder / FILE).exists():
         return {}
     found: dict[str, dict[str, F32]] = {}
-    with np.load(folder / FILE) as stored:
-        for key in stored.files:
-            sense, _, name = key.partition("/")
-            found.setdefault(sense, {})[name] = stored[key]
+    for key, values in arrays.read(folder / FILE).items():
+        sense, _, name = key.partition("/")
+        found.setdefault(sense, {})[name] = values
     return found

@@ -71,7 +71,9 @@ def load(folder: Path) -> DMD:
         raise BadCheckpoint(f"{error.filename or folder}: {error.strerror or error}") from None
     except BadCheckpoint:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        KeyError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError, SafetensorError
+    ) as error:  # fmt: skip
         raise BadCheckpoint(
             f"{folder} holds no usable network: {' '.join(str(error).split())[:300]}"
         ) from None

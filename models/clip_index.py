@@ -66,7 +66,7 @@ def read_index(folder: Path) -> Index:
         raise DataError(
             f"{path}: {error.strerror}: run build/extract_features.py LABELS.csv --out {folder} first"
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no index of clips ({error}): {AGAIN}") from None
     for sense, found, ours in (
         ("audio", index.audio, audio.SPEC.hash),
@@ -105,6 +105,6 @@ def read_rows(folder: Path, clip: Clip) -> Rows:
             f"{path}, the features of {clip.path}, cannot be read ({error}): remove it and {AGAIN}"
         ) from None
     for sense, dim in (("audio", audio.SPEC.dim), ("vision", vision.SPEC.dim)):
-        if rows[sense].shape != (len(rows[f"{sense}_ns"]), dim):
+        if rows[sense].shape != (rows[f"{sense}_ns"].size, dim) or rows[f"{sense}_ns"].ndim != 1:
             raise DataError(f"{path}: {sense} is {rows[sense].shape}: remove it and {AGAIN}")
     return rows

@@ -107,8 +107,12 @@ def _row(where: str, line: int, raw: Mapping[str | None, object], clips: Path) -
     name, group = value("path"), value("group")
     if not name:
         raise DataError(f"{where}: the path is empty")
-    path = clips / Path(name).expanduser()
-    if not path.is_file():
+    try:
+        path = clips / Path(name).expanduser()
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # too long, or in the home of nobody
+        raise DataError(f"{where}: no file {name}: {error}") from None
+    if not found:
         raise DataError(f"{where}: no file {path}: paths begin at {clips} (--clips)")
     if not value("label"):
         raise DataError(f"{where}: the label is empty")

@@ -193,7 +193,7 @@ def _tokenizer(bundle: Path) -> WordPiece:
     path = bundle / TOKENIZER
     try:
         return WordPiece(path)
-    except (OSError, KeyError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError) as error:
         raise DataError(f"{path} is no tokenizer ({error}): expected that of a BERT, uncased") from None
 
 

@@ -30,7 +30,7 @@ from scipy.signal import lfilter
 
 from capture.features import audio, text, vision
 from capture.features.spec import FeatureSpec, InputSpec
-from models import baseline
+from models import arrays, baseline
 from models.corpora import EMOTIONS, KINDS, TEST, TRAIN, VALIDATION, Kind
 from models.data import F32, Batch, DataError, Input, Split, inputs_of
 
@@ -80,17 +80,17 @@ def load(folder: Path, kind: Kind, split: Split, *, plain: bool = False) -> Corp
     """
     path = folder / f"{kind}.npz"
     try:
-        with np.load(path) as stored:
-            values, offsets, every = stored["values"], stored["offsets"], stored["labels"]
-            chosen = stored["splits"] == SPLITS[split]
-            if plain:
-                chosen &= stored["variants"] == 0
+        stored = arrays.read(path)
+        values, offsets, every = stored["values"], stored["offsets"], stored["labels"]
+        chosen = stored["splits"] == SPLITS[split]
+        if plain:
+            chosen &= stored["variants"] == 0
+        index = np.flatnonzero(chosen)
+        return Corpus.of([values[offsets[i] : offsets[i + 1]] for i in index], every[index], kind)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: run build/extract_corpora.py first") from None
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise DataError(f"{path} is not of build/extract_corpora.py: {error}") from None
-    index = np.flatnonzero(chosen)
-    return Corpus.of([values[offsets[i] : offsets[i + 1]] for i in index], every[index], kind)
 
 
 @dataclass
@@ -286,11 +286,11 @@ class Composed:
 
 
 def known(bundle: Path) -> dict[str, npt.NDArray[np.uint32]]:
-    """Fingerprints of what a network was trained or chosen on, by corpus; empty where it does not say."""
-    if not (bundle / TRAINED_ON).exists():
-        return {}
-    with np.load(bundle / TRAINED_ON) as stored:
-        return {kind: stored[kind] for kind in stored.files}
+    """Fingerprints of what a network was trained or chosen on, by corpus; empty where it does not say.
+
+    Raises DataError where the file is damaged.
+    """
+    return arrays.read(bundle / TRAINED_ON) if (bundle / TRAINED_ON).exists() else {}
 
 
 def feature_spec(folder: Path) -> FeatureSpec:

@@ -87,7 +87,7 @@ def load(path: Path) -> Training:
         return msgspec.toml.decode(path.read_bytes(), type=Training)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # a number may be too long to read
         raise ConfigError(f"{path}: {error}") from None
 
 

@@ -170,7 +170,7 @@ def _voices(items: Sequence[Item]) -> list[Rows]:
     features = AudioFeatures()
     found = []
     for item in items:
-        with av.open(item.source) as container:
+        with av.open(item.source, metadata_errors="replace") as container:
             resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
             chunks = [
                 out.to_ndarray().reshape(-1)

@@ -90,7 +90,7 @@ def finished(cell: Path) -> Mapping[str, Any] | None:
         return None
     try:
         test: Mapping[str, Any] = json.loads(path.read_text())["splits"]["test"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not a report ({error!r}): remove {cell} to train it again") from None
     return test
 

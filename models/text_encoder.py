@@ -14,12 +14,13 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -96,19 +97,42 @@ _NAMES = {
 
 
 def load(folder: Path) -> TextEncoder:
-    """Load the encoder from a folder in Hugging Face's layout; raises KeyError for another architecture."""
-    config = json.loads((folder / "config.json").read_text())
-    state = load_file(folder / "model.safetensors")
-    encoder = TextEncoder(
-        config["vocab_size"],
-        config["max_position_embeddings"],
-        config["hidden_size"],
-        config["intermediate_size"],
-        config["num_hidden_layers"],
-        config["num_attention_heads"],
-    )
-    encoder.load_state_dict({name: state[_theirs(name)] for name in encoder.state_dict()})
+    """Load the encoder from a folder in Hugging Face's layout.
+
+    Raises OSError, KeyError for another architecture, and ValueError for a damaged file.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        state = load_file(folder / "model.safetensors")
+        found = _sizes(state)
+        sizes = tuple(config[name] for name in _SIZES)
+        if sizes != found[: len(sizes)]:
+            raise ValueError(f"config.json has {', '.join(_SIZES)} = {sizes}, the weights have {found}")
+        layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+        if not isinstance(layers, int) or not 1 <= layers <= found[-1]:
+            raise ValueError(f"config.json has num_hidden_layers = {layers!r}, the weights have {found[-1]}")
+        if not isinstance(heads, int) or heads < 1 or config["hidden_size"] % heads:
+            raise ValueError(
+                f"config.json has num_attention_heads = {heads!r}, expected a divisor of hidden_size"
+            )
+        encoder = TextEncoder(*found[:-1], layers, heads)
+        encoder.load_state_dict({name: state[_theirs(name)] for name in encoder.state_dict()})
+    except (SafetensorError, TypeError, RuntimeError) as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from None
     return encoder.eval()
+
+
+_SIZES = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size")
+
+
+def _sizes(state: Mapping[str, Tensor]) -> tuple[int, int, int, int, int]:
+    """Sizes and layers by the weights, before anything so large is made. Raises KeyError, ValueError."""
+    words, positions = (state[f"{_NAMES[name]}.weight"] for name in ("words", "positions"))
+    hidden = state[f"encoder.layer.0.{_NAMES['fc1']}.weight"]
+    if {words.dim(), positions.dim(), hidden.dim()} != {2}:
+        raise ValueError("weights that are no matrices")
+    layers = sum(name.endswith(f".{_NAMES['fc1']}.weight") for name in state)
+    return len(words), len(positions), words.shape[1], len(hidden), layers
 
 
 def _theirs(name: str) -> str:

@@ -224,9 +224,11 @@ def overridden(config: Training, settings: Sequence[str]) -> Training:
         name, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: expected NAME=VALUE, for example optimisation.rate=1e-3")
+        if not setting.isascii() and setting.encode(errors="replace").decode() != setting:
+            raise ConfigError(f"--set {setting!r}: expected UTF-8")
         try:
             parsed = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):  # no TOML, or a number that is too long to read
             parsed = value
         *tables, field = name.split(".")
         place = values
@@ -234,6 +236,8 @@ def overridden(config: Training, settings: Sequence[str]) -> Training:
             if place.get(table) is None:
                 place[table] = {}
             place = place[table]
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {setting}: {table} is no table, it has no field {field}")
         place[field] = parsed
     try:
         return msgspec.convert(values, Training)

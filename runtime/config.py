@@ -132,7 +132,7 @@ def load(toml: Path | None, overrides: dict[str, Any]) -> Config:
             settings = msgspec.toml.decode(toml.read_bytes())
         except OSError as error:
             raise ConfigError(f"{toml}: {error.strerror}: --config takes a TOML file") from error
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:  # a number may be too long to read
             raise ConfigError(f"{toml} is not TOML: {error}") from error
     try:
         return msgspec.convert(settings | overrides, Config)

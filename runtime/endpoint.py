@@ -44,14 +44,18 @@ def check_port(endpoint: str) -> None:
     """Refuse what libzmq would take modulo 65536. Raises EndpointError."""
     transport, _, address = endpoint.partition("://")
     port = address.rpartition(":")[2]
-    if transport == "tcp" and port != "*" and not (port.isdecimal() and 0 < int(port) < 65536):
+    good = port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536
+    if transport == "tcp" and port != "*" and not good:
         raise EndpointError(f"{endpoint!r} has no port: expected a number from 1 to 65535 after the last ':'")
 
 
 def _refuse_taken_path(endpoint: str, path: Path) -> None:
     """Libzmq would delete whatever lies at the path, also another program's socket, and take over."""
-    if not path.exists():
-        return
+    try:
+        if not path.exists():
+            return
+    except OSError as error:
+        raise EndpointError(f"{endpoint}: {error.strerror}: choose another --endpoint") from error
     if not path.is_socket():
         raise EndpointError(f"{endpoint}: {path} is there already and no socket: choose another --endpoint")
     with sockets.socket(sockets.AF_UNIX) as probe:

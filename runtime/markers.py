@@ -87,7 +87,7 @@ class Markers:
         for number, line in enumerate(lines, start=1):
             try:
                 self.all.append(msgspec.json.decode(line, type=Marker))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self.skipped += 1
                 log.warning("%s: line %d is no marker: %s", path, number, error)
 

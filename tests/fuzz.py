@@ -1,324 +1,41 @@
-"""Fuzz every decoder: ``python -m tests.fuzz --minutes 10`` or ``--inputs 1000000``; the suite runs a few.
+"""Fuzz every decoder: ``python -m tests.fuzz --inputs 1000000 --minutes 10``; the suite runs a few.
 
 Inputs are real messages and files that were cut, flipped, spliced, grown, and given wicked values in the
-right places. A decoder may refuse them in the one way that it documents; anything else is a finding: its
-seed is printed, and ``--seed`` makes that input again.
+right places. A decoder may refuse them in the one way that it documents; anything else is a finding, also
+to take its process down, or not to come back: its seed is printed, and ``--target NAME --seed SEED
+--inputs 1`` makes that input again. Each decoder has the whole budget, in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
+import faulthandler
+import multiprocessing
+import os
 import random
+import resource
+import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import msgspec
-import numpy as np
+import rich.progress
+from rich.console import Console
+from rich.table import Table
 
-from capture import subtitles
-from capture.features import audio, spec, vision
-from capture.features.text import SPEC as TEXT
-from capture.host_offset import Answer, Exchange, Filter
-from capture.messages import (
-    CorruptMessage,
-    FeatureBlock,
-    Message,
-    Pcm,
-    Picture,
-    Stamp,
-    Status,
-    Word,
-    Words,
-    decode,
-    encode,
-    pack,
-    unpack,
-)  # fmt: skip
-from capture.trouble import SourceError
-from models import array_pickle
-from models.data import DataError
-from runtime import keys, network, stream
-from runtime.engines import artefact
-from runtime.markers import Markers
-from runtime.recording import Recording, RecordingError
-from runtime.windows import Windower
+from tests.mutation import Target, mutated
 
-ROOT = Path(__file__).resolve().parents[1]
-DEMO = ROOT / "runtime/demo/face_and_speech.mcap"
-SECOND = 1_000_000_000
-SRT = b"1\n00:00:00,320 --> 00:00:02,000\nAnd so my fellow\n\n2\n00:00:02,100 --> 00:00:03,000\n<i>ask</i>\n"
-ROLLING = (
-    b"WEBVTT\n\n00:00:00.080 --> 00:00:02.000 align:start\n \nthe<00:00:00.400><c> first</c>\n\n"
-    b"00:00:02.000 --> 00:00:02.010\nthe first\n \n\n00:00:02.010 --> 00:00:04.000\n"
-    b"the first\nand<00:00:03.000> more\n"
-)
-MARKER = b'{"session":"s","t_ns":5,"clock":"media","wall":"2026-11-23T12:00:00.000Z","text":"he laughs"}'
-MANIFEST = b'{"format": 1, "backend": "tensorrt", "version": "10.13", "precision": "fp16", "gpu": "none"}'
-WICKED: tuple[Any, ...] = (
-    None, True, -1, 0, 2**31, 2**63 - 1, -(2**63), 2**64 - 1, 1e308, float("nan"), float("-inf"), "", "\0",
-    "é" * 300, [], {}, [[]], {"type": "emotion"},
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Target:
-    """A decoder, what it is given in earnest, and how it may refuse."""
-
-    name: str
-    seeds: tuple[bytes, ...]
-    run: Callable[[bytes], object]
-    refuses: tuple[type[Exception], ...]
-    loads: Callable[[bytes], Any] | None = None  # the format's values, to put a wicked one among them
-    dumps: Callable[[Any], bytes] | None = None
-    turns: int = 100  # in a round; fewer for what is slow to read
-
-
-def mutated(rng: random.Random, target: Target) -> bytes:
-    """One input: now and then as it is, mostly with one to four things done to it."""
-    data = rng.choice(target.seeds)
-    if target.loads is not None and target.dumps is not None and rng.random() < 0.5:
-        value = target.loads(data)
-        for _ in range(rng.randint(1, 3)):
-            value = _wicked(rng, value)
-        try:
-            return target.dumps(value)
-        except (OverflowError, TypeError, ValueError):  # this format has no such value
-            return data
-    changed = bytearray(data)
-    for _ in range(rng.randint(0, 4)):
-        _change(rng, changed, target.seeds)
-    return bytes(changed)
-
-
-def _change(rng: random.Random, data: bytearray, others: tuple[bytes, ...]) -> None:
-    at = rng.randrange(len(data) + 1)
-    length = min(int(rng.expovariate(0.1)) + 1, 4096)
-    match rng.randrange(7):
-        case 0 if at < len(data):
-            data[at] ^= 1 << rng.randrange(8)
-        case 1:
-            data[at : at + length] = rng.randbytes(length)
-        case 2:
-            del data[at : at + length]
-        case 3:
-            data[at:at] = data[at : at + length] * rng.randint(1, 3)
-        case 4:
-            del data[at:]
-        case 5:
-            other = rng.choice(others)
-            start = rng.randrange(len(other) + 1)
-            data[at : at + length] = other[start : start + length]
-        case _:
-            data[at : at + 8] = rng.choice(
-                (b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7, b"\x80" + b"\0" * 7)
-            )
-
-
-def _wicked(rng: random.Random, value: Any) -> Any:
-    """The value with one of its leaves, or what holds them, replaced."""
-    if isinstance(value, dict) and value and rng.random() < 0.9:
-        key = rng.choice(list(value))
-        if rng.random() < 0.05:
-            return {k: v for k, v in value.items() if k != key} | {str(rng.choice(WICKED)): value[key]}
-        return value | {key: _wicked(rng, value[key])}
-    if isinstance(value, list) and value and rng.random() < 0.9:
-        at = rng.randrange(len(value))
-        if rng.random() < 0.05:
-            return value[:at] + value[at + 1 :]
-        return [*value[:at], _wicked(rng, value[at]), *value[at + 1 :]]
-    if isinstance(value, bytes) and value and rng.random() < 0.7:
-        changed = bytearray(value)
-        _change(rng, changed, (value,))
-        return bytes(changed)
-    return rng.choice(WICKED)
-
-
-# --- what is fuzzed
-
-
-def _wire(data: bytes) -> None:
-    """A message of a capture process, and what the session does with one that is well formed."""
-    message = decode(unpack(data))
-    windower = Windower(_features(), hop_s=0.5, lateness_s=0.25, start_ns=0)
-    for _ in windower.advance(2 * SECOND):
-        pass
-    for _, _ in zip(windower.add(message, 2 * SECOND), range(8), strict=False):
-        pass
-
-
-@cache
-def _features() -> spec.FeatureSpec:
-    return network.load().features
-
-
-def _messages() -> tuple[bytes, ...]:
-    rng = np.random.default_rng(0)
-    times = np.arange(3) * 20_000_000 + SECOND
-    made: list[Message] = [
-        FeatureBlock(Stamp("s", "audio", 3, SECOND, SECOND), audio.SPEC.hash, SECOND, times,
-                     rng.normal(size=(3, audio.SPEC.dim)).astype(np.float32)),
-        FeatureBlock(Stamp("s", "vision", 7, SECOND, SECOND), vision.SPEC.hash, SECOND, times[:1],
-                     rng.normal(size=(1, vision.SPEC.dim)).astype(np.float32)),
-        FeatureBlock(Stamp("s", "vision", 8, SECOND, SECOND), vision.SPEC.hash, SECOND, times[:1],
-                     np.ones((1, 3), np.float32)),
-        Words(Stamp("s", "text", 1, SECOND, SECOND), TEXT.hash, (Word("And", 1, 2), Word("so", 3, 4)), 9),
-        Pcm(Stamp("s", "audio", 2, SECOND, SECOND), 16_000, rng.integers(-9, 9, 160).astype(np.int16)),
-        Picture(Stamp("s", "vision", -1, SECOND, SECOND), 64, 48, rng.bytes(300),
-                rng.random((4, 2)).astype(np.float32)),
-        Status(Stamp("s", "vision", 0, SECOND, SECOND), "absent", "no_device", "no camera 0", 3, 9),
-    ]  # fmt: skip
-    return tuple(pack(encode(message)) for message in made)
-
-
-def _published() -> tuple[bytes, ...]:
-    """Every other kind of message of the stream."""
-    senses = {"audio": stream.SenseStatus(state="running", produced=9)}
-    made: list[stream.Message] = [
-        stream.SessionBegin(
-            session="s", started=stream.wall(0), clock="media", config={"hop_s": 0.5}, software="1",
-            model=stream.Model(name="n", hash="h", features="f", engine="e", precision="fp32"),
-            streams={"text": "h"},
-        ),
-        stream.StatusMessage(
-            session="s", uptime_s=1.5, senses=senses, windows=3, skipped=0, engine="e", event="news"
-        ),
-        stream.SessionEnd(session="s", reason="stopped", duration_s=2.0, windows=3, skipped=0, senses=senses),
-        stream.Transcript(
-            session="s", seq=1, until_ns=9,
-            words=(stream.Said(text="so", start_ns=1, end_ns=2, committed=True),),
-        ),
-        stream.Face(
-            session="s", seq=1, t_ns=5, present=True, blendshapes={"jawOpen": 0.5},
-            head=stream.Head(pitch=0.1, yaw=0.0, roll=-0.2),
-        ),
-        stream.Picture(
-            session="s", t_ns=5, width=4, height=3, jpeg=b"\xff\xd8", landmarks=((0.1, 0.2), (0.3, 0.4))
-        ),
-        stream.Sound(session="s", t_ns=5, rate_hz=16_000, pcm=b"\1\0" * 8),
-    ]  # fmt: skip
-    return tuple(stream.encode(message) for message in made)
-
-
-def _in_file(name: str, run: Callable[[Path], object]) -> Callable[[bytes], object]:
-    path = Path(tempfile.mkdtemp(prefix="fuzz-")) / name
-
-    def written(data: bytes) -> object:
-        path.write_bytes(data)
-        return run(path)
-
-    return written
-
-
-def _network() -> Callable[[bytes], object]:
-    """A bundle whose weights are right, so that the manifest alone decides."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    for name in (*network.VOUCHED, "features.json"):
-        (folder / name).symlink_to(network.BUNDLED / name)
-
-    def written(data: bytes) -> object:
-        (folder / "bundle.json").write_bytes(data)
-        return network.load(folder)
-
-    return written
-
-
-def _exchange(data: bytes) -> None:
-    """What a host is told by another one, followed into the estimate of its clock."""
-    told = msgspec.msgpack.decode(data, type=Answer)
-    found = Filter()
-    found.observe(Exchange(SECOND, told.t_received_ns, told.t_answered_ns, SECOND + 1000))
-    found.offset()
-
-
-def _recording(path: Path) -> None:
-    found = Recording.open(path)
-    for _ in found:
-        pass
-    for _, payload in found.emotions():
-        len(payload)
-
-
-def _unpickled(path: Path) -> None:
-    array_pickle.load(path)
-
-
-def targets() -> tuple[Target, ...]:
-    """Every decoder that meets bytes from elsewhere."""
-    logging.getLogger("runtime.markers").disabled = True  # it names each damaged line
-    json: dict[str, Any] = {"loads": msgspec.json.decode, "dumps": msgspec.json.encode}
-    packed: dict[str, Any] = {"loads": _loads_message, "dumps": _dumps_message}
-    bundled = network.BUNDLED
-    key = tempfile.mkdtemp(prefix="fuzz-")
-    keys.init(Path(key) / "keys")
-    client = keys.add(Path(key) / "keys", "robot")
-    assert client is not None
-    published = tuple(payload for _, payload in Recording.open(DEMO).emotions())[:8] + _published()
-    captions = (ROOT / "runtime/demo/face_and_speech.vtt").read_bytes()
-    malformed = (subtitles._Malformed, SourceError)
-    return (
-        Target("messages", _messages(), _wire, (CorruptMessage,), **packed),
-        Target("emotion stream", published, stream.decode, (stream.MalformedMessage,), **json),
-        Target(
-            "recording", (DEMO.read_bytes(), DEMO.read_bytes()[:60_000]), _in_file("a.mcap", _recording),
-            (RecordingError,), turns=1,
-        ),
-        Target("WebVTT", (captions, ROLLING), lambda data: subtitles.parse(data, vtt=True), malformed),
-        Target("SubRip", (SRT,), lambda data: subtitles.parse(data, vtt=False), malformed),
-        Target(
-            "feature spec", ((bundled / "features.json").read_bytes(),), _in_file("f.json", spec.load),
-            (spec.SpecMismatch,), **json, turns=20,
-        ),
-        Target(
-            "engine manifest", (MANIFEST,), _in_file("manifest.json", lambda p: artefact.read(p.parent)),
-            (artefact.ArtefactError,), **json, turns=20,
-        ),
-        Target(
-            "network manifest", ((bundled / "bundle.json").read_bytes(),), _network(),
-            (network.NetworkError,), **json, turns=5,
-        ),
-        Target(
-            "key file", (client.read_bytes(),), _in_file("k", keys.client_key), (keys.KeyFileError,),
-            turns=20,
-        ),
-        Target(
-            "another host's clock", (msgspec.msgpack.encode(Answer(3, SECOND, SECOND + 9)),), _exchange,
-            (msgspec.DecodeError, UnicodeDecodeError), loads=msgspec.msgpack.decode,
-            dumps=msgspec.msgpack.encode,
-        ),
-        Target(
-            "markers", (MARKER,), _in_file("s.markers.jsonl", Markers), (), **json, turns=20,
-        ),
-        Target("pickled arrays", _pickles(), _in_file("a.pkl", _unpickled), (DataError,), turns=1),
-    )  # fmt: skip
-
-
-def _loads_message(data: bytes) -> Any:
-    header, *buffers = unpack(data)
-    return [msgspec.msgpack.decode(header), *buffers]
-
-
-def _dumps_message(value: Any) -> bytes:
-    header, *buffers = value if isinstance(value, list) and value else [value]
-    return pack([msgspec.msgpack.encode(header), *(b if isinstance(b, bytes) else b"" for b in buffers)])
-
-
-def _pickles() -> tuple[bytes, ...]:
-    import pickle  # written here, and read by the restricted reader alone
-
-    whole = {"train": {"text": np.ones((2, 3, 4), np.float32), "id": ["a$_$1", "b$_$2"], "n": [3, 2]}}
-    return tuple(pickle.dumps(whole, protocol) for protocol in (2, 4, 5))
-
-
-# --- running
+ROOT = f"{Path(__file__).resolve().parents[1]}{os.sep}"
+ENDLESS_S = 60.0  # a decoder that takes longer over one small input does not come back
+MEMORY = 16 << 30  # bytes of address space; a decoder that a small input makes so large is a finding
+NEXT, REFUSED, ACCEPTED, BEGUN_NS = range(4)  # what a process shares with the one that watches it
 
 
 @dataclass
@@ -327,51 +44,221 @@ class Found:
 
     target: str
     seed: int
-    data: bytes
+    size: int  # bytes of the input
+    kind: str
     error: str
 
 
-def one(target: Target, seed: int) -> Found | None:
-    """One input, made from its seed alone."""
+def one(target: Target, seed: int) -> Literal["accepted", "refused"] | Found:
+    """What a decoder makes of one input, made from its seed alone."""
     data = mutated(random.Random(seed), target)
     try:
         target.run(data)
     except target.refuses:
-        pass
-    except Exception:
-        return Found(target.name, seed, data, traceback.format_exc())
-    return None
+        return "refused"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also what is no Exception, such as the panic of a library in Rust
+        return Found(target.name, seed, len(data), _kind(error), traceback.format_exc())
+    return "accepted"
+
+
+def _kind(error: BaseException) -> str:
+    """The error's type and which line of ours let it through, so that each is told once."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ROOT)]
+    return f"{type(error).__name__} at {ours[-1].filename.removeprefix(ROOT)}:{ours[-1].lineno}"
+
+
+@dataclass
+class Tally:
+    """What a decoder made of its inputs; of findings the first of each kind is kept."""
+
+    target: str
+    inputs: int = 0
+    refused: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+    found: dict[str, Found] = field(default_factory=dict)
+
+
+class _Run:
+    """A target in a process, which is begun anew behind an input that takes it down."""
+
+    def __init__(self, target: Target, seed: int, inputs: int, minutes: float, scratch: Path) -> None:
+        self.target, self.tally = target, Tally(target.name)
+        self.news: list[Found] = []
+        self._end, self._until = seed + inputs, time.monotonic() + 60 * minutes
+        self._first, self._began = seed, time.monotonic()
+        self._crash = scratch / "crash"
+        self._forked = multiprocessing.get_context("fork")  # a target's functions cannot be pickled
+        self._shared = self._forked.Array("q", [seed, 0, 0, 0], lock=False)
+        self._start()
+
+    def _start(self) -> None:
+        self._shared[BEGUN_NS] = time.monotonic_ns()
+        self._hears, tells = self._forked.Pipe(duplex=False)
+        arguments = (self.target, self._end, self._until, self._shared, tells, self._crash)
+        self._process = self._forked.Process(target=_fuzz, args=arguments, daemon=True)
+        self._process.start()
+        tells.close()
+
+    def look(self) -> bool:
+        """Take in what is new; False when this target is done."""
+        alive = self._process.is_alive()
+        self._listen()
+        self._count()
+        if alive:
+            if time.monotonic_ns() - self._shared[BEGUN_NS] > ENDLESS_S * 1e9:
+                self._process.kill()
+                self._process.join()
+                self._go_on("endless", f"no end within {ENDLESS_S:g} s")
+            return True
+        self._process.join()
+        if self._process.exitcode == 0:
+            return False
+        where = self._crash.read_text(errors="replace") if self._crash.exists() else ""
+        self._go_on("crashed", f"{where}exit status {self._process.exitcode}")
+        return True
+
+    def stop(self) -> None:
+        """End it now; what it has found so far stands."""
+        self._process.terminate()
+        self._process.join()
+        self._listen()
+        self._count()
+
+    def _go_on(self, kind: str, error: str) -> None:
+        seed = self._shared[NEXT]
+        size = len(mutated(random.Random(seed), self.target))
+        self._add(Found(self.target.name, seed, size, kind, error))
+        self._shared[NEXT] += 1
+        self._start()
+
+    def _listen(self) -> None:
+        try:
+            while self._hears.poll():
+                self._add(self._hears.recv())
+        except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
+            pass
+
+    def _add(self, found: Found) -> None:
+        if self.tally.found.setdefault(found.kind, found) is found:
+            self.news.append(found)
+
+    def _count(self) -> None:
+        self.tally.inputs = self._shared[NEXT] - self._first
+        self.tally.refused, self.tally.accepted = self._shared[REFUSED], self._shared[ACCEPTED]
+        self.tally.seconds = time.monotonic() - self._began
+
+
+def _fuzz(target: Target, end: int, until: float, shared: Any, tells: Connection, crash: Path) -> None:
+    """One input after the other; runs in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that watches
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 1)
+    os.dup2(silent, 2)  # libraries in C complain of each damaged file
+    kinds: set[str] = set()
+    with crash.open("w") as file:
+        faulthandler.enable(file)
+        while shared[NEXT] < end and time.monotonic() < until:
+            shared[BEGUN_NS] = time.monotonic_ns()
+            outcome = one(target, shared[NEXT])
+            if isinstance(outcome, Found):
+                if outcome.kind not in kinds:
+                    tells.send(outcome)
+                    kinds.add(outcome.kind)
+            else:
+                shared[REFUSED if outcome == "refused" else ACCEPTED] += 1
+            shared[NEXT] += 1
+        faulthandler.disable()
+
+
+def run(
+    chosen: Sequence[Target], seed: int, inputs: int, minutes: float, jobs: int, scratch: Path
+) -> list[Tally]:
+    """Fuzz the targets, ``jobs`` of them at a time; Ctrl-C ends it with what there is."""
+    console = Console()
+    waiting, running, tallies = deque(chosen), list[_Run](), list[Tally]()
+    columns = (
+        rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.fields[told]}"), rich.progress.TimeElapsedColumn(),
+    )  # fmt: skip
+    with rich.progress.Progress(*columns, console=console) as progress:
+        bars: dict[str, rich.progress.TaskID] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    target = waiting.popleft()
+                    place = scratch / f"run-{len(tallies)}"
+                    place.mkdir()
+                    running.append(_Run(target, seed, inputs, minutes, place))
+                    tallies.append(running[-1].tally)
+                    bars[target.name] = progress.add_task(target.name, total=1.0, told="")
+                time.sleep(0.05)
+                for each in list(running):
+                    goes_on = each.look()
+                    _tell(console, each)
+                    tally, bar = each.tally, bars[each.target.name]
+                    done = max(tally.inputs / inputs, tally.seconds / (60 * minutes))
+                    progress.update(bar, completed=min(done, 1.0), told=f"{tally.inputs:,} inputs")
+                    if not goes_on:
+                        running.remove(each)
+                        progress.remove_task(bar)
+                        console.print(f"{tally.target}: {tally.inputs:,} inputs, {len(tally.found)} findings")
+        except KeyboardInterrupt:
+            console.print("stopped")
+        finally:
+            for each in running:
+                each.stop()
+                _tell(console, each)
+    return tallies
+
+
+def _tell(console: Console, each: _Run) -> None:
+    for found in each.news:
+        head = f"--- --target '{found.target}' --seed {found.seed} --inputs 1: {found.size} bytes"
+        console.print(f"{head}; {found.kind}\n{found.error}", markup=False, highlight=False, soft_wrap=True)
+    each.news.clear()
+
+
+def table(tallies: Sequence[Tally]) -> Table:
+    """What was fuzzed, one decoder a row."""
+    made = Table("target", title="fuzzed")
+    for name in ("inputs", "refused", "accepted", "findings", "seconds"):
+        made.add_column(name, justify="right")
+    for tally in tallies:
+        counts = (tally.inputs, tally.refused, tally.accepted, len(tally.found))
+        made.add_row(tally.target, *(f"{count:,}" for count in counts), f"{tally.seconds:.1f}")
+    return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, or 1 when something was found."""
+    from tests.fuzz_targets.everything import targets
+
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=1.0, help="at most so long (default: 1)")
-    parser.add_argument("--inputs", type=int, default=sys.maxsize, help="at most so many")
+    parser.add_argument("--minutes", type=float, default=10.0, help="at most so long each (default: 10)")
+    parser.add_argument(
+        "--inputs", type=int, default=1_000_000, help="at most so many each (default: 1000000)"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: CPUs)")
     parser.add_argument("--seed", type=int, default=0, help="of the first input")
-    parser.add_argument("--only", help="a decoder's name")
+    parser.add_argument("--target", "--only", help="one decoder, by its name")
     options = parser.parse_args(arguments)
-    chosen = [t for t in targets() if options.only in (None, t.name)]
-    until = time.monotonic() + 60 * options.minutes
-    turns = [target for target in chosen for _ in range(target.turns)]
-    counts: Counter[str] = Counter()
-    found: dict[str, Found] = {}
-    seed = options.seed
-    try:
-        while seed - options.seed < options.inputs and time.monotonic() < until:
-            target = turns[seed % len(turns)]
-            counts[target.name] += 1
-            if (finding := one(target, seed)) is not None:
-                kind = finding.error.strip().splitlines()[-1][:80]
-                if found.setdefault(f"{target.name}: {kind}", finding) is finding:
-                    print(f"--- {target.name}, --seed {seed}, {len(finding.data)} bytes\n{finding.error}")
-            seed += 1
-    except KeyboardInterrupt:
-        print("stopped")
-    total = sum(counts.values())
-    print(f"{total} inputs: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-    print(f"{len(found)} kinds of findings")
-    return 1 if found else 0
+    if options.minutes <= 0 or options.inputs < 1 or options.jobs < 1:
+        parser.error("--minutes, --inputs and --jobs must be positive")
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+        known = targets(Path(scratch))
+        chosen = [target for target in known if options.target in (None, target.name)]
+        if not chosen:
+            parser.error(f"no target {options.target!r}; there are: {', '.join(t.name for t in known)}")
+        tallies = run(chosen, options.seed, options.inputs, options.minutes, options.jobs, Path(scratch))
+    Console(width=100).print(table(tallies))
+    total, findings = sum(tally.inputs for tally in tallies), sum(len(tally.found) for tally in tallies)
+    print(f"{total:,} inputs for {len(tallies)} of {len(chosen)} decoders, {findings} kinds of findings")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

@@ -42,8 +42,15 @@ class WordPiece:
     """
 
     def __init__(self, path: Path) -> None:
-        self._vocabulary = msgspec.json.decode(path.read_bytes(), type=_File).model.vocab
-        self._unknown, self._first, self._last = (self._vocabulary[t] for t in ("[UNK]", "[CLS]", "[SEP]"))
+        try:
+            self._vocabulary = msgspec.json.decode(path.read_bytes(), type=_File).model.vocab
+            self._unknown, self._first, self._last = (
+                self._vocabulary[t] for t in ("[UNK]", "[CLS]", "[SEP]")
+            )
+        except KeyError as error:
+            raise msgspec.DecodeError(f"no piece {error} in its vocabulary") from error
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise msgspec.DecodeError(str(error)) from error
 
     def encode(self, line: str) -> list[int]:
         """The numbers of the line's pieces."""

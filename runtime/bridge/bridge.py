@@ -65,6 +65,6 @@ def host_port(text: str, default_port: int) -> tuple[str, int]:
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host or set(host) & set("/@ ") or not (port.isascii() and port.isdecimal()):
         raise BridgeError(f"{text!r}: expected HOST:PORT, such as 127.0.0.1:{default_port}")
-    if not 0 < int(port) < 65536:
+    if len(port) > 5 or not 0 < int(port) < 65536:
         raise BridgeError(f"{text!r}: expected a port from 1 to 65535")
     return host, int(port)

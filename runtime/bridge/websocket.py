@@ -122,12 +122,12 @@ class WebSocketBridge:
 
     def _admit(self, connection: Any, request: Any) -> Any:
         """Refuse who must not listen; None lets the handshake go on."""
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in self._origins and urlsplit(origin).hostname not in LOOPBACK:
-            return connection.respond(403, f"pages of {origin} may not listen: --allow-origin {origin}\n")
+        for origin in request.headers.get_all("Origin"):
+            if origin not in self._origins and not _of_this_machine(origin):
+                return connection.respond(403, f"pages of {origin} may not listen: --allow-origin {origin}\n")
         if self._token is None:
             return None
-        offered = parse_qs(urlsplit(request.path).query).get("token", [""])[0]
+        offered = parse_qs(request.path.partition("?")[2]).get("token", [""])[0]
         if hmac.compare_digest(offered.encode(), self._token.encode()):
             return None
         return connection.respond(401, "a token is needed: open the address that the bridge printed\n")
@@ -156,6 +156,13 @@ class WebSocketBridge:
         finally:
             gone.cancel()
             self._clients.discard(queue)
+
+
+def _of_this_machine(origin: str) -> bool:
+    try:
+        return urlsplit(origin).hostname in LOOPBACK
+    except ValueError:  # no address at all, such as http://[
+        return False
 
 
 def _is_loopback(host: str) -> bool:

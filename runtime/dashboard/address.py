@@ -26,7 +26,7 @@ class Address:
         host, _, port = text.rpartition(":")
         host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         good = bool(host) and not set(host) & set("/@ ") and (":" not in host or f"[{host}]:{port}" == text)
-        if not good or not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        if not good or not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
             raise AddressError(f"dashboard = {text!r}: expected HOST:PORT, such as {DEFAULT}")
         return cls(host, int(port))
 

@@ -20,7 +20,7 @@ Level = Literal["ok", "warning", "fault"]
 TIME_S = 20.0
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``warning``: a session runs, without something; ``fault``: it does not, or not as it was asked to."""
 
     level: Level

@@ -111,7 +111,7 @@ def read(folder: Path) -> Manifest:
         raise ArtefactError(
             f"{path}: {error.strerror}: expected an engine's folder, as build/compile_trt.py writes it"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtefactError(f"{path} is damaged: {error}: build the engine anew") from error
 
 

@@ -106,7 +106,7 @@ def summarise(recording: Recording) -> Info:
         complete=not warnings,
         truncated=recording.truncated,
         damaged=list(map(recording.told, recording.gaps)),
-        repaired=(recording.end or {}).get("repaired"),
+        repaired=_repaired(recording.end or {}),
         warnings=warnings,
         streams=streams,
         faces=float(np.mean(faces)) if faces else None,
@@ -167,6 +167,12 @@ def tables(info: Info) -> list[Table]:
     for key, value in config.items():
         settings.add_row(key, msgspec.json.encode(value).decode())
     return [about, streams, settings]
+
+
+def _repaired(end: dict[str, Any]) -> dict[str, Any] | None:
+    """What a repair says in the end record; None: there was none, or this is not what one says."""
+    told = end.get("repaired")
+    return told if isinstance(told, dict) and isinstance(told.get("gaps", []), list) else None
 
 
 def _told(repaired: dict[str, Any]) -> str:

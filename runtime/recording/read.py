@@ -20,7 +20,7 @@ from mcap.records import Message as McapMessage
 from mcap.stream_reader import breakup_chunk
 
 from capture.features.spec import FeatureSpec
-from capture.messages import CorruptMessage, StreamName, decode, unpack
+from capture.messages import CorruptMessage, Message, StreamName, decode, unpack
 from runtime.recording.layout import (
     CAPTURE_TOPICS,
     EMOTION_TOPIC,
@@ -150,9 +150,7 @@ class Recording:
                 continue
             found += 1
             try:
-                message = decode(unpack(raw.data))
-                if message.stamp.stream != _STREAMS[raw.topic]:
-                    raise CorruptMessage(f"a message of {message.stamp.stream} on the channel {raw.topic}")
+                message = captured(raw)
             except CorruptMessage as error:
                 self.corrupt += 1
                 self.last_error = str(error)
@@ -197,6 +195,14 @@ class Recording:
                         yield Raw(topic, record.log_time, record.publish_time, record.sequence, record.data)
         if open_gap:  # up to the end of what was recorded
             self.gaps.append(Gap(latest_ns, max(latest_ns, self.stop_ns)))
+
+
+def captured(raw: Raw) -> Message:
+    """The message of a capture process, from one of the capture topics. Raises CorruptMessage."""
+    message = decode(unpack(raw.data))
+    if message.stamp.stream != _STREAMS[raw.topic]:
+        raise CorruptMessage(f"a message of {message.stamp.stream} on the channel {raw.topic}")
+    return message
 
 
 def _scan(path: Path, file: BinaryIO) -> Recording:

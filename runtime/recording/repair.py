@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from capture.messages import CorruptMessage, decode, unpack
+from capture.messages import CorruptMessage
 from runtime.recording.layout import EMOTION_TOPIC, TOPICS, RecordingError
-from runtime.recording.read import Recording
+from runtime.recording.read import Recording, captured
 from runtime.recording.write import Recorder
 from runtime.stream import schema
 
@@ -64,7 +64,7 @@ def _copy(recording: Recording, half: Path) -> Repaired:
                 continue
             try:
                 if raw.topic != EMOTION_TOPIC:
-                    decode(unpack(raw.data))
+                    captured(raw)
             except CorruptMessage:
                 corrupt += 1
                 continue

@@ -264,9 +264,9 @@ def test_what_the_session_wishes_is_heard_while_it_runs_and_nonsense_changes_not
     session.until(is_block)
     say(process, msgspec.json.encode(Wish(rate_hz=7.5)))
     session.until(lambda m: isinstance(m, Status) and m.detail == "7.5")
-    say(process, b'{"rate_hz": -1}\n{"fly": true}')
+    say(process, b'{"rate_hz": -1}\n{"rate_hz": 1e-320}\n{"fly": true}\n{"recogniser": "\xed"}')
     say(process, msgspec.json.encode(Wish()))
     session.until(lambda m: isinstance(m, Status) and m.detail == "None")
     hang_up(process)
     assert process.wait(10) == 0
-    assert process.stderr is not None and process.stderr.read().count(b"is no wish") == 2
+    assert process.stderr is not None and process.stderr.read().count(b"is no wish") == 4

@@ -309,7 +309,9 @@ def lines(chrome: Any, source: str) -> list[str]:
     [
         ((), "https://somewhere.example", "/", 403),
         ((), "null", "/", 403),  # a file opened from the disk
+        ((), "http://[", "/", 403),  # no address at all
         ((), "http://localhost:5173", "/", 101),
+        ((), None, "//[?x", 101),
         (("--allow-origin", "https://somewhere.example"), "https://somewhere.example", "/", 101),
         (("--token", "a-long-token"), None, "/", 401),
         (("--token", "a-long-token"), None, "/?token=wrong", 401),
@@ -333,6 +335,25 @@ def test_a_page_from_elsewhere_or_without_the_token_hears_nothing(
             assert status == 101
     except InvalidStatus as error:
         assert error.response.status_code == status
+    finally:
+        served.close()
+
+
+@pytest.mark.parametrize(("second", "status"), [("http://localhost:1", 400), ("https://a.example", 403)])
+def test_a_request_of_several_origins_is_refused(second: str, status: int) -> None:
+    pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    served = WebSocketBridge(f"127.0.0.1:{free_port()}")
+    served.open()
+    origins = [("Origin", "http://localhost:1"), ("Origin", second)]
+    try:
+        with (
+            pytest.raises(InvalidStatus, match=str(status)),
+            connect(f"ws://127.0.0.1:{served._port}/", additional_headers=origins),
+        ):
+            pass
     finally:
         served.close()
 
@@ -809,7 +830,9 @@ def test_what_cannot_be_bridged_is_one_line_and_status_2() -> None:
             assert expected in done.stderr
 
 
-@pytest.mark.parametrize("text", ["", ":80", "host:0", "host:x", "a/b:80", "[::1]:70000"])
+@pytest.mark.parametrize(
+    "text", ["", ":80", "host:0", "host:x", "a/b:80", "[::1]:70000", "host:" + "9" * 5000]
+)
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BridgeError, match="expected"):
         host_port(text, 80)

@@ -30,6 +30,7 @@ def test_a_recording_without_markers_has_none(tmp_path: Path) -> None:
         b"",
         b"no json",
         b"[" * 10_000,
+        b'{"x": ' + b"[" * 10_000,
         b'{"session": "s", "t_ns": 1, "clock": "sundial", "wall": ""}',
         b'{"session": "s", "t_ns": 1%s, "clock": "media", "wall": ""}' % (b"0" * 400),
         b'{"session": "s", "t_ns": 1, "clock": "media", "wall": "", "text": "\xff"}',

@@ -18,8 +18,10 @@ from mcap.writer import Writer
 
 from capture.clock import WallAnchor
 from capture.features.spec import StreamSpec
-from capture.messages import FeatureBlock, Message, Pcm, Stamp, Word, Words, encode
+from capture.messages import FeatureBlock, Message, Pcm, Stamp, Word, Words, encode, pack
 from runtime.recording import Header, Recorder, Recording, RecordingError
+from runtime.recording.info import summarise, tables
+from runtime.recording.repair import repair
 from runtime.recording.write import FLUSH_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,6 +248,24 @@ def test_a_corrupt_message_is_left_out_counted_and_reported(tmp_path: Path) -> N
         assert [arrival.message.stamp.seq for arrival in recording] == [0, 1]
         assert recording.corrupt == 2
     assert "2 corrupt messages" in recording.warnings[0]
+
+
+def test_a_message_on_anothers_channel_is_left_out_by_a_repair_too(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.mcap", tmp_path / "b.mcap"
+    with Recorder(path, BEGIN) as recorder:
+        recorder.add(vision(0, 0), 0)
+        recorder._add("audio", pack(encode(vision(1, 1))), 1, 1, 1)
+    assert repair(path, out).corrupt == 1
+    mended = Recording.open(out)
+    assert [arrival.message.stamp.seq for arrival in mended] == [0] and not mended.warnings
+
+
+@pytest.mark.parametrize("told", ["yes", ["yes"], {"gaps": 3}])
+def test_an_end_record_of_another_shape_tells_of_no_repair(told: Any, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "a.mcap", BEGIN) as recorder:
+        recorder.close({"repaired": told})
+    info = summarise(Recording.open(tmp_path / "a.mcap"))
+    assert info.repaired is None and len(tables(info)) == 3
 
 
 def foreign(path: Path) -> None:
