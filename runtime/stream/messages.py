@@ -53,6 +53,10 @@ class Sentiment(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     scale: tuple[float, float]
 
+    def __post_init__(self) -> None:
+        if not self.scale[0] < self.scale[1]:
+            raise ValueError(f"scale {self.scale}: expected its low end first, and its high end above that")
+
 
 class Modality(msgspec.Struct, frozen=True, kw_only=True):
     """One sense in this window; ``reason`` says why it is absent."""

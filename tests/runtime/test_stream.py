@@ -431,6 +431,15 @@ def test_a_score_that_is_no_number_is_never_published(publisher: Publisher) -> N
         publisher.publish(emotion(emotions=broken))
 
 
+@pytest.mark.parametrize("scale", [[1.0, 1.0], [3.0, -3.0]])
+def test_a_sentiment_on_a_scale_without_length_is_malformed(scale: list[float]) -> None:
+    message = msgspec.to_builtins(REGRESSION)
+    assert stream.decode(json.dumps(message).encode()) == REGRESSION
+    message["sentiment"]["scale"] = scale
+    with pytest.raises(MalformedMessage, match="scale"):
+        stream.decode(json.dumps(message).encode())
+
+
 def test_iterating_ends_when_it_is_asked_to(publisher: Publisher) -> None:
     assert list(subscribe(publisher.endpoint, stopping=lambda: True)) == []
     messages = subscribe(publisher.endpoint)
