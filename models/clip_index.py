@@ -77,7 +77,12 @@ def read_index(folder: Path) -> Index:
                 f"{path}: made with other {sense} features ({found}, this version makes {ours}): {AGAIN}"
             )
     for clip in index.clips:
-        if not (file := rows_path(folder, clip.id)).is_file():
+        file = rows_path(folder, clip.id)
+        try:
+            there = file.is_file()
+        except OSError as error:  # the name is too long
+            raise DataError(f"{path}: clip {clip.id[:40]!r}…: {error.strerror}: {AGAIN}") from None
+        if not there:
             raise DataError(f"{file}, the features of {clip.path}, is missing: {AGAIN}")
     return index
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from capture.messages import FeatureBlock
+from models.data import DataError
 from runtime import windows
 from tests import fuzz
 from tests.fuzz_targets import messages, training
@@ -96,6 +97,13 @@ def test_a_config_that_asks_for_more_than_the_weights_have_is_refused_at_once() 
     for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
         with pytest.raises(ValueError, match=name):
             target.run(target.dumps(told | {name: 2**31}))
+
+
+def test_the_name_of_a_clip_that_is_too_long_for_a_file_is_refused() -> None:
+    target = next(target for target in TARGETS if target.name == "index of clips")
+    assert b'"id":"a"' in target.seeds[0]
+    with pytest.raises(DataError, match="too long"):
+        target.run(target.seeds[0].replace(b'"id":"a"', b'"id":"' + b"a" * 5000 + b'"'))
 
 
 def test_no_two_targets_have_one_name() -> None:
