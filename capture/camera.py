@@ -22,6 +22,7 @@ from capture.hot_plug import when_there
 from capture.link import DELAY_HELP, RAW_HELP, Link, Outlet, arguments, delay_ms, run
 from capture.picture import Pictures
 from capture.rate_cap import RateCap
+from capture.trouble import SourceError
 
 NO_FACE_NS = 1_000_000_000
 NO_FRAMES_S = 1.5
@@ -37,13 +38,14 @@ def watch(link: Link, source: str, delay_ns: int = 0, raw: bool = False) -> None
         raw: publish small pictures, too; otherwise none leaves this process.
 
     Raises:
-        SourceError: ``asset_missing``, ``no_device``, ``busy``, ``no_file``, ``unreadable``, ``no_video``.
+        SourceError: ``asset_missing``, ``no_device``, ``no_permission``, ``busy``; of a file
+            ``no_file``, ``unreadable``, ``no_video``.
     """
     link.beat()
     asset = assets.face_landmarker(beat=link.beat)
     track = open_track(source) if source.startswith("file:") else None
-    camera = when_there(link, partial(open_camera, source)) if track is None else None
-    with FaceFeatures(asset) as features:
+    with FaceFeatures(asset) as features:  # before the camera, so that one that comes is used at once
+        camera = when_there(link, partial(open_camera, source)) if track is None else None
         go = link.wait_for_go(detail=shown(source))
         if link.stopping:
             return
@@ -61,7 +63,7 @@ def watch(link: Link, source: str, delay_ns: int = 0, raw: bool = False) -> None
 
 
 class Reader:
-    """Reads faces from frames and says how it goes: ``running``, ``no_face``, ``no_frames``."""
+    """Reads faces from frames and says how it goes: ``running``, ``degraded`` or ``absent``, and why."""
 
     def __init__(self, link: Outlet, features: FaceFeatures, pictures: Pictures | None = None) -> None:
         self._link = link
@@ -79,7 +81,7 @@ class Reader:
                 return
             self._read(frame)
 
-    def read_newest(self, frames: Iterator[Frame], *, device: bool) -> None:
+    def read_newest(self, frames: Iterator[Frame | SourceError], *, device: bool) -> None:
         """The newest frame each time; those that came meanwhile count as dropped."""
         link, slot = self._link, Newest()
         grabbing = slot.fill(frames)
@@ -93,6 +95,8 @@ class Reader:
                     link.status("degraded", "frozen", "the camera gives the same picture again and again")
                 elif self._wanted(frame):
                     self._read(frame)
+            elif slot.missing is not None:
+                link.status("absent", slot.missing.reason, str(slot.missing))
             elif device and time.monotonic() - frame_at > NO_FRAMES_S:
                 link.status("degraded", "no_frames", "the camera gives no pictures")
             else:

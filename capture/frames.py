@@ -6,14 +6,16 @@ newest frame from a slot that holds one.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import glob
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,10 @@ import numpy.typing as npt
 
 from capture import noise
 from capture.address import shown
-from capture.link import Link, Outlet
+from capture.link import Outlet
 from capture.rate_cap import RateCap
 from capture.track import Track, wait_until
-from capture.trouble import SourceError
+from capture.trouble import SourceError, may_not
 
 # Errors, not remarks; OpenCV hands the first to FFmpeg when it opens something.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "16")
@@ -36,11 +38,13 @@ Rgb = npt.NDArray[np.uint8]
 
 ANSWER_MS = 5000  # how long a network camera may take to answer, or be silent, before it is opened anew
 REOPEN_S = 1.0
+VIDIOC_QUERYCAP = 0x80685600  # of <linux/videodev2.h>: which driver, which card
+UNREADABLE = 25  # so many pictures in a row that were announced and cannot be had: the camera is gone
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture and when it happened; ``rgb`` converts it, which only frames that are used need."""
+    """A picture and when it happened; ``rgb`` converts it, once, which only frames that are used need."""
 
     t_ns: int
     t_ready_ns: int  # when it was in hand
@@ -51,10 +55,12 @@ class Newest:
     """A slot for one frame between the grabbing thread and the landmarker.
 
     A frame that comes while another one waits takes its place; ``overwritten`` counts these.
+    ``missing`` says why there is no camera to take frames from, while that is so.
     """
 
     def __init__(self) -> None:
         self.overwritten = 0
+        self.missing: SourceError | None = None
         self._over = False
         self._error: BaseException | None = None
         self._frame: Frame | None = None
@@ -63,13 +69,24 @@ class Newest:
     def put(self, frame: Frame) -> None:
         with self._changed:
             self.overwritten += self._frame is not None
-            self._frame = frame
+            self._frame, self.missing = frame, None
+            self._changed.notify()
+
+    def miss(self, error: SourceError) -> None:
+        with self._changed:
+            self.missing = error
             self._changed.notify()
 
     def take(self, timeout_s: float) -> Frame | None:
-        """The newest frame, or None when none comes in time. Raises what the grabbing thread raised."""
+        """The newest frame; None when none comes in time, or when there is news of what is ``missing``.
+
+        Raises what the grabbing thread raised.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._frame is not None or self._over, timeout_s)
+            before = self.missing
+            self._changed.wait_for(
+                lambda: self._frame is not None or self._over or self.missing is not before, timeout_s
+            )
             frame, self._frame = self._frame, None
             if frame is None and self._error is not None:
                 raise self._error
@@ -81,14 +98,17 @@ class Newest:
         with self._changed:
             return self._over and self._frame is None and self._error is None
 
-    def fill(self, frames: Iterator[Frame]) -> threading.Thread:
-        """Put all frames from a thread of its own; then it is ``finished``."""
+    def fill(self, frames: Iterator[Frame | SourceError]) -> threading.Thread:
+        """Put all frames, and what is missing, from a thread of its own; then it is ``finished``."""
 
         def grab() -> None:
             error: BaseException | None = None
             try:
                 for frame in frames:
-                    self.put(frame)
+                    if isinstance(frame, SourceError):
+                        self.miss(frame)
+                    else:
+                        self.put(frame)
             except Exception as caught:  # crosses to the thread that takes
                 error = caught
             with self._changed:
@@ -107,55 +127,98 @@ def from_file(track: Track, link: Outlet, start_ns: int, cap: RateCap) -> Iterat
             continue
         if not wait_until(link, t_ns):
             return
-        yield Frame(t_ns, link.clock.now_ns(), partial(_upright, picture))
+        yield Frame(t_ns, link.clock.now_ns(), cache(partial(_upright, picture)))
 
 
-def from_camera(camera: Any, source: str, link: Link, cap: RateCap, delay_ns: int = 0) -> Iterator[Frame]:
-    """The pictures of an open camera, stamped right after the grab; a camera that fails is opened anew.
+def from_camera(
+    camera: Any, source: str, link: Outlet, cap: RateCap, delay_ns: int = 0
+) -> Iterator[Frame | SourceError]:
+    """The pictures of an open camera, stamped right after the grab.
 
-    ``delay_ns`` is what the camera takes from the world to the grab.
+    A camera that fails, or announces pictures that cannot be had, is opened anew; as long as that does
+    not succeed, it says why. ``delay_ns`` is what the camera takes from the world to the grab.
     """
+    unreadable, opened_at = 0, time.monotonic()
+    bgr: Any
     while not link.stopping:
         grabbed = camera.grab()
         t_ns = link.clock.now_ns() - delay_ns
-        if not grabbed:
-            camera.release()
-            time.sleep(REOPEN_S)
-            camera = _open(source)
+        if grabbed and not cap.passes(t_ns):
             continue
-        if not cap.passes(t_ns):
-            continue
-        decoded, bgr = camera.retrieve()
+        decoded, bgr = camera.retrieve() if grabbed else (False, None)
         if decoded:
-            yield Frame(t_ns, link.clock.now_ns(), partial(_to_rgb, bgr))
+            unreadable = 0
+            yield Frame(t_ns, link.clock.now_ns(), cache(partial(_to_rgb, bgr)))
+            continue
+        unreadable += 1
+        if not grabbed or unreadable >= UNREADABLE:
+            camera.release()
+            time.sleep(max(0.0, opened_at + REOPEN_S - time.monotonic()))  # one that fails at once
+            camera = yield from _again(source, link)
+            unreadable, opened_at = 0, time.monotonic()
     camera.release()
+
+
+def _again(source: str, link: Outlet) -> Generator[SourceError, None, Any]:
+    """Open a camera that failed, as often as it takes; meanwhile tell why it cannot be opened."""
+    while True:
+        camera = _open(source)
+        if camera.isOpened() or link.stopping:
+            return camera
+        yield _why_not(source)
+        time.sleep(REOPEN_S)
 
 
 def open_camera(source: str) -> Any:
     """Open ``device:N``, ``device:/dev/videoN`` or an ``rtsp://``, ``http(s)://`` address.
 
     Raises:
-        SourceError: ``no_device``, it says which ones there are; or ``busy``.
+        SourceError: ``no_device``, it says which ones there are; ``no_permission``; or ``busy``.
     """
     with noise.without(noise.ANYTHING):  # every backend complains of every failure; one line does
         camera = _open(source)
     if camera.isOpened():
         return camera
+    raise _why_not(source)
+
+
+def _why_not(source: str) -> SourceError:
+    """Why a camera could not be opened: what the kernel answers to the same attempt."""
     if not source.startswith("device:"):
-        raise SourceError(
+        return SourceError(
             "no_device",
             f"{shown(source)} gives no picture within {ANSWER_MS / 1000:g} s: check address and network",
         )
     name = source.removeprefix("device:")
-    if Path(f"/dev/video{name}" if name.isdigit() else name).exists():
-        raise SourceError(
-            "busy", f"camera {name} is there and cannot be opened: close the program that uses it"
+    path = f"/dev/video{name}" if name.isdigit() else name
+    number = _asked(path)
+    if number in (errno.EACCES, errno.EPERM):
+        return SourceError("no_permission", f"camera {name}: {may_not(path, 'video')}")
+    if number in (0, errno.EBUSY):  # a driver lets others open a camera, and not take pictures
+        return SourceError(
+            "busy",
+            f"camera {name} is there and cannot be opened: close the program that uses it, or choose another",
         )
     there = ", ".join(sorted(glob.glob("/dev/video*"))) or "none"  # noqa: PTH207 - a pattern of devices
-    raise SourceError(
+    return SourceError(
         "no_device",
         f"camera {name} cannot be opened (cameras on this machine: {there}): connect one, or choose another",
     )
+
+
+def _asked(path: str) -> int:
+    """The error number of opening a camera's device file and asking for its name; 0 when it answers."""
+    try:
+        node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError as error:
+        return error.errno or errno.EIO
+    try:
+        fcntl.ioctl(node, VIDIOC_QUERYCAP, bytearray(104))
+    except OSError as error:
+        return error.errno or errno.EIO
+    finally:
+        os.close(node)
+    return 0
 
 
 def _open(source: str) -> Any:

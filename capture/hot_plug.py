@@ -9,7 +9,8 @@ from capture.link import Link
 from capture.trouble import SourceError
 
 LOOK_S = 1.0  # so often is looked whether it is there now
-PASSING = frozenset({"no_device", "busy", "unsupported"})  # what plugging something in can mend
+# What plugging something in can mend. A new device's file belongs to root until udev has looked at it.
+PASSING = frozenset({"no_device", "no_permission", "busy", "unsupported"})
 
 T = TypeVar("T")
 

@@ -39,8 +39,8 @@ def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0,
         raw: publish the sound itself, too; otherwise nobody but the recogniser gets it.
 
     Raises:
-        SourceError: ``no_device``, ``busy``, ``unsupported``, ``no_pyaudio``; of a file ``no_file``,
-            ``unreadable``, ``no_audio``.
+        SourceError: ``no_device``, ``no_permission``, ``busy``, ``unsupported``, ``no_pyaudio``; of a
+            file ``no_file``, ``unreadable``, ``no_audio``.
     """
     link.beat()
     track = Track(Path(source.removeprefix("file:")), "audio") if source.startswith("file:") else None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import queue
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from capture import noise
+from capture import noise, sound_cards
 from capture.clock import Clock
 from capture.features.audio import SAMPLE_RATE_HZ
 from capture.sound import Int16
-from capture.trouble import SourceError
+from capture.trouble import SourceError, may_not
 
 BUFFER_S = 0.02
 WAITING_BUFFERS = 250  # 5 s; more than that and the newest is lost, and said to be
 USUAL_HZ = (48_000, 44_100, 32_000)
 _WHY = {  # PortAudio's errors (portaudio.h)
     -9985: ("busy", "close the program that uses it, or choose another"),
+    -9994: ("unsupported", "it has none of the usual forms of samples; choose another"),
     -9997: ("unsupported", "it has none of the usual sample rates; choose another"),
     -9998: ("unsupported", "it has neither one nor two channels; choose another"),
 }
@@ -46,8 +48,8 @@ class SoundDevice:
         delay_ns: from the world to a sample, beyond what the device says of itself.
 
     Raises:
-        SourceError: ``no_pyaudio``; ``no_device``, it says which ones there are; ``busy``;
-            ``unsupported``: it has none of the usual rates.
+        SourceError: ``no_pyaudio``; ``no_device``, it says which ones there are; ``no_permission``;
+            ``busy``; ``unsupported``: it has none of the usual rates.
     """
 
     def __init__(self, name: str, delay_ns: int = 0) -> None:
@@ -98,6 +100,10 @@ class SoundDevice:
                 except (OSError, ValueError) as caught:  # PortAudio's errors; the next form may do
                     error = caught
         self._portaudio.terminate()
+        card = re.search(r"\(hw:(\d+),(\d+)\)", device["name"])
+        pattern = "" if card is None else f"pcmC{card[1]}D{card[2]}c"
+        if pattern and (node := sound_cards.forbidden(sound_cards.NODES, pattern)) is not None:
+            raise SourceError("no_permission", f"microphone {device['name']!r}: {may_not(node, 'audio')}")
         code = int(error.args[0]) if isinstance(error, OSError) and error.args else 0
         reason, advice = _WHY.get(code, ("no_device", "connect it again, or choose another"))
         raise SourceError(reason, f"microphone {device['name']!r} cannot be opened ({error}): {advice}")
@@ -150,6 +156,13 @@ def _choose(portaudio: Any, name: str) -> Mapping[str, Any]:
     if chosen:
         return dict(chosen[0])
     portaudio.terminate()
+    # PortAudio lists no device that it could not open once.
+    if not inputs and (node := sound_cards.forbidden(sound_cards.NODES)) is not None:
+        raise SourceError("no_permission", f"microphone {name!r}: {may_not(node, 'audio')}")
+    for card in sound_cards.recorders(sound_cards.CARDS):
+        meant = not inputs if name == "default" else name.lower() in f"{card.name} ({card.hw})".lower()
+        if meant and card.in_use:
+            raise SourceError("busy", f"microphone {card.name!r} is in use: {_WHY[-9985][1]}")
     there = ", ".join(f"{device['index']}: {device['name']}" for device in inputs) or "none"
     raise SourceError(
         "no_device",

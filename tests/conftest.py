@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from runtime.loopback import LoopbackError, SoundServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,3 +42,15 @@ def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import tiny_whisper
 
     return tiny_whisper.make(tmp_path_factory.mktemp("whisper"))
+
+
+@pytest.fixture
+def sound() -> Iterator[SoundServer]:
+    """A sound server of this test's own; its microphone is not plugged in."""
+    pytest.importorskip("pyaudio", reason="the extra 'mic' is not installed")
+    try:
+        server = SoundServer()
+    except LoopbackError as error:
+        pytest.skip(str(error))
+    yield server
+    server.close()

@@ -25,6 +25,7 @@ REASONS = {
     "no_face": "no face in view",
     "no_file": "its file is not there",
     "no_frames": "no picture comes",
+    "no_permission": "this user may not open the device",
     "no_pyaudio": "PyAudio is not installed",
     "no_samples": "nothing has come yet",
     "no_sound": "no sound comes",

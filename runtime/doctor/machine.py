@@ -16,7 +16,8 @@ import platformdirs
 from packaging.requirements import Requirement
 
 from capture import devices
-from capture.trouble import SourceError
+from capture.sound_cards import NODES, forbidden
+from capture.trouble import SourceError, may_not
 from runtime.config import Config
 from runtime.dashboard.address import DEFAULT, Address, AddressError
 from runtime.doctor import system
@@ -34,7 +35,6 @@ EXTRAS = {  # module -> its extra, and what is missing without it
     "pyarrow": ("export", "no recordings as Parquet"),
     "pylsl": ("bridge", "no way to LSL, MQTT, OSC, WebSocket"),
 }
-SOUND = Path("/dev/snd")
 LEAST_DISK_BYTES = 1 << 30
 LEAST_MEMORY_BYTES = 1 << 30
 COARSE_CLOCK_S = 1e-3
@@ -94,13 +94,12 @@ def camera(config: Config, listed: Path = devices.VIDEO, folder: Path = devices.
         there = ", ".join(f"{c.option.split()[1]}: {c.name}" for c in found)
         return fault(f"there is no camera {config.camera} (there are {there})", found[0].option)
     if not wanted[0].readable:
-        return fault(
-            f"{wanted[0].path} may not be opened by you", f"sudo usermod -aG video {_user()}; log in again"
-        )
+        detail, _, remedy = may_not(wanted[0].path, "video").partition(": ")
+        return fault(detail, remedy)
     return ok(f"{wanted[0].name} ({wanted[0].path})")
 
 
-def microphone(config: Config, folder: Path = SOUND) -> Finding:
+def microphone(config: Config, folder: Path = NODES) -> Finding:
     """The microphone that a session would open is there, and may be opened."""
     if config.microphone == "none":
         return ok("switched off")
@@ -111,11 +110,10 @@ def microphone(config: Config, folder: Path = SOUND) -> Finding:
         return warning(detail or str(error), remedy)
     if not found:
         # Only now: a sound server may give what its device files do not.
-        for node in sorted(folder.glob("pcm*c")):  # ALSA's devices that record
-            if not os.access(node, os.R_OK | os.W_OK):
-                return fault(
-                    f"{node} may not be opened by you", f"sudo usermod -aG audio {_user()}; log in again"
-                )
+        node = forbidden(folder)
+        if node is not None:
+            detail, _, remedy = may_not(node, "audio").partition(": ")
+            return fault(detail, remedy)
         return warning("none on this machine", "connect one, or use --input FILE")
     name = config.microphone.lower()
     if name == "default":
@@ -127,10 +125,6 @@ def microphone(config: Config, folder: Path = SOUND) -> Finding:
         there = ", ".join(f"{m.option.split()[1]}: {m.name}" for m in found)
         return fault(f"there is no microphone {config.microphone!r} (there are {there})", found[0].option)
     return ok(f"{matching[0].name} ({matching[0].rate_hz} Hz)")
-
-
-def _user() -> str:
-    return os.environ.get("USER", "$USER")
 
 
 def endpoint(config: Config) -> Finding:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,86 +13,17 @@ import numpy as np
 import pytest
 
 from capture import sound_device
-from capture.bus import private_folder
 from capture.clock import HostClock
 from capture.link import Go
 from capture.messages import FeatureBlock, Message, Status
 from capture.sound_device import SoundDevice
 from capture.trouble import SourceError
+from runtime.loopback import NetworkCamera, SoundServer
 from tests.capture.films import jpegs
 
 Start = Callable[..., Any]
 NOTICED_S = 2.0  # the promise
 SLACK_S = 1.5  # for a machine with two cores that runs other tests
-
-
-class SoundServer:
-    """PulseAudio of this test's own, with a microphone to plug in and out."""
-
-    def __init__(self) -> None:
-        self.folder = private_folder()
-        self.env = {
-            "HOME": str(self.folder),
-            "XDG_RUNTIME_DIR": str(self.folder),
-            "PULSE_RUNTIME_PATH": str(self.folder / "pulse"),
-        }
-        self._pipe = self.folder / "microphone"
-        self._stop = threading.Event()
-        self._module = ""
-        command = ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1"]
-        command += ["--disallow-exit", "-L", "module-native-protocol-unix"]
-        self.server = subprocess.Popen(command, env=os.environ | self.env, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not (self.folder / "pulse" / "native").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    def _pactl(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["pactl", *arguments], env=os.environ | self.env, capture_output=True, text=True, timeout=10
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def plug_in(self) -> float:
-        """Returns when, on the monotonic clock."""
-        form = "format=s16le rate=16000 channels=1 source_name=headset"
-        self._module = self._pactl("load-module", "module-pipe-source", f"file={self._pipe}", *form.split())
-        self._stop = threading.Event()
-        threading.Thread(target=self._hum, args=(self._stop,), daemon=True).start()
-        return time.monotonic()
-
-    def unplug(self) -> float:
-        self._stop.set()
-        self._pactl("unload-module", self._module)
-        return time.monotonic()
-
-    def _hum(self, stop: threading.Event) -> None:
-        noise = np.random.default_rng(0).normal(0, 2000, 16_000).astype("<i2")
-        began, n = time.monotonic(), 0
-        try:
-            with self._pipe.open("wb", buffering=0) as out:
-                while not stop.is_set():
-                    out.write(noise[n % 16_000 :][:320].tobytes())
-                    n += 320
-                    time.sleep(max(0, began + n / 16_000 - time.monotonic()))
-        except BrokenPipeError:
-            return
-
-    def close(self) -> None:
-        self._stop.set()
-        self.server.terminate()
-        self.server.wait(5)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@pytest.fixture
-def sound() -> Iterator[SoundServer]:
-    pytest.importorskip("pyaudio", reason="the extra 'mic' is not installed")
-    if shutil.which("pulseaudio") is None or shutil.which("pactl") is None:
-        pytest.skip("no pulseaudio (apt install pulseaudio pulseaudio-utils libasound2-plugins)")
-    server = SoundServer()
-    yield server
-    server.close()
 
 
 def state(*wanted: str) -> Callable[[Message], bool]:
@@ -190,56 +116,6 @@ def test_a_microphone_that_cannot_be_opened_says_why(
     assert tried == [16_000, 22_050, 48_000, 44_100, 32_000]
 
 
-class NetworkCamera:
-    """MJPEG over HTTP; it can freeze, and go, and come back at the same address."""
-
-    def __init__(self, pictures: list[bytes]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/video.mjpg"
-        self.frozen = threading.Event()
-        self._gone = threading.Event()
-        self._pictures = pictures
-        self._server: ThreadingHTTPServer | None = None
-
-    def switch_on(self) -> float:
-        gone = self._gone = threading.Event()
-        camera = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                number = 0
-                try:
-                    while not gone.is_set():
-                        number += not camera.frozen.is_set()
-                        jpeg = camera._pictures[number % len(camera._pictures)]
-                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                        self.wfile.write(head.encode() + jpeg + b"\r\n")
-                        time.sleep(0.04)
-                except OSError:
-                    return
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return time.monotonic()
-
-    def switch_off(self) -> float:
-        self._gone.set()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-        self._server = None
-        return time.monotonic()
-
-
 @pytest.fixture
 def camera(media: Path) -> Iterator[NetworkCamera]:
     one = NetworkCamera(jpegs(media / "face_and_speech.mp4", 50))
@@ -252,7 +128,7 @@ def env(landmarker: Path) -> dict[str, str]:
     return {"EMOTION_ASSETS": str(landmarker.parent)}
 
 
-def test_a_network_camera_that_comes_later_freezes_goes_and_returns(
+def test_a_network_camera_that_comes_later_freezes_goes_returns_and_falls_silent(
     start: Start, env: dict[str, str], camera: NetworkCamera
 ) -> None:
     eye = start("capture.camera", "--source", camera.url, env=env)
@@ -263,25 +139,31 @@ def test_a_network_camera_that_comes_later_freezes_goes_and_returns(
     eye.go(Go(HostClock(origin_ns=time.monotonic_ns())))
     eye.read_until(lambda _: len(eye.blocks) >= 25)
 
-    camera.frozen.set()
-    at = time.monotonic()
+    at = camera.freeze()
     eye.read_until(state("degraded/frozen"), 8)
     assert time.monotonic() - at < NOTICED_S + SLACK_S
     seen = len(eye.blocks)
     time.sleep(0.5)
     eye.read_until(lambda m: isinstance(m, Status), 3)
     assert len(eye.blocks) == seen, "a frozen picture is no observation"
-    camera.frozen.clear()
+    camera.go_on()
     eye.read_until(is_block, 3)
     eye.read_until(state("running/None"), 3)
 
     at = camera.switch_off()
-    eye.read_until(state("degraded/no_frames"), 8)
+    eye.read_until(state("absent/no_device"), 8)
     assert time.monotonic() - at < NOTICED_S + SLACK_S
     seen = len(eye.blocks)
     at = camera.switch_on()
     eye.read_until(lambda _: len(eye.blocks) > seen, 8)
     assert time.monotonic() - at < NOTICED_S + SLACK_S
+    eye.read_until(state("running/None"), 3)
+
+    camera.hush()
+    eye.read_until(state("degraded/no_frames"), 8)
+    seen = len(eye.blocks)
+    camera.go_on()
+    eye.read_until(lambda _: len(eye.blocks) > seen, 8)
     eye.read_until(state("running/None"), 3)
     assert (np.diff(eye.times_s) > 0).all()
     status, took_s = eye.stop()
