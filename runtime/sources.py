@@ -246,10 +246,14 @@ class LiveSource:
             heard_ns = self._heard_ns.get(stream, self.start_ns)
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
             self._go(stream, start_ns)
+            if before == "absent":
+                self.events.append(f"{stream}: there: {status.detail}")
             if stream in self._died_ns:
                 lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
                 self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
-        elif status.state == "running" and before == "absent":
+        elif status.state == "running" and (
+            before == "absent" or (before == "degraded" and stream in self._devices)
+        ):
             self.events.append(f"{stream}: there again")
         elif status.state != before and status.state in ("absent", "failed", "degraded"):
             self.events.append(f"{stream}: {status.state}: {status.detail or status.reason}")
