@@ -22,6 +22,7 @@ from capture.clock import Clock, HostClock
 from capture.link import Go, Wish
 from capture.messages import STREAMS, Stamp, State, Status, StreamName
 from runtime.ladder import Step
+from runtime.newcomers import Newcomers
 from runtime.recording import Arrival, Recording
 from runtime.supervisor import Exit, Restart, Sense, Supervisor
 
@@ -121,6 +122,8 @@ class LiveSource:
         self._senses = {sense.stream for sense in senses}
         self._origins: dict[str, str] = {sense.stream: _origin(sense.arguments) for sense in senses}
         self._devices = {sense.stream for sense in senses if sense.device}
+        local = [sense for sense in senses if any(word.startswith("device:") for word in sense.arguments)]
+        self._newcomers = Newcomers({sense.stream for sense in local if sense.device})
         self._recognises = any(word.startswith("whisper") for sense in senses for word in sense.arguments)
         self._wishes: dict[StreamName, Wish] = {}
         self._gone: set[StreamName] = set()  # told to go: only then does a process take wishes
@@ -168,6 +171,7 @@ class LiveSource:
     def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
         for event in self._supervisor.poll():
             self._note(event)
+        self.events += self._newcomers.look([s for s, state in self._states.items() if state == "running"])
         if self._injected:
             return self._injected.popleft()
         wanted = wanted or STREAMS
