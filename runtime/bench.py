@@ -1,4 +1,4 @@
-"""Benchmarks: ``python -m runtime.bench live|features|asr|engine|bus|page|soak|size``.
+"""Benchmarks: ``python -m runtime.bench live|features|asr|engine|bus|page|soak|devices|size``.
 
 They run the real application on a real file and measure from outside: messages by subscribing, memory
 and processor time from /proc. Nothing here is a test; BENCHMARKS.md keeps the results.
@@ -28,6 +28,9 @@ from capture.trouble import SourceError
 from runtime import proc
 from runtime.bench_asr import asr
 from runtime.bench_bus import hops
+from runtime.bench_devices import EPILOG as DEVICES_EPILOG
+from runtime.bench_devices import HELP as DEVICES_HELP
+from runtime.bench_devices import devices
 from runtime.bench_engine import BenchError, engine_shapes
 from runtime.bench_late import late
 from runtime.bench_page import page
@@ -195,6 +198,12 @@ def _requirements(root: str) -> Iterable[str]:
     return found
 
 
+def _rounds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 to 100 rounds")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m runtime.bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -231,6 +240,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one = commands.add_parser("page", help="what the dashboard costs the session, looked at by a browser")
     one.add_argument("file", type=Path, help="a clip with a face and a voice; it is played again and again")
     one.add_argument("--seconds", type=float, default=60, help="of each session (default: %(default)s)")
+    one = commands.add_parser(
+        "devices",
+        help="how soon a device that comes, goes or freezes is noticed",
+        description=DEVICES_HELP,
+        epilog=DEVICES_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    one.add_argument("--rounds", type=_rounds, default=5, help="how often (default: %(default)s)")
     commands.add_parser("size", help="what the live install puts on disk")
     options = parser.parse_args(arguments)
     console = Console()
@@ -269,6 +286,8 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
         case "page":
             probe(options.file)
             page(console, options.file, options.seconds, ENDPOINT)
+        case "devices":
+            return devices(console, options.rounds)
         case "size":
             size(console)
     return True
