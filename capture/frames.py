@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from capture import noise
 from capture.address import shown
+from capture.delivery import NEWEST
 from capture.link import Outlet
 from capture.rate_cap import RateCap
 from capture.track import Track, wait_until
@@ -63,13 +65,14 @@ class Newest:
         self.missing: SourceError | None = None
         self._over = False
         self._error: BaseException | None = None
-        self._frame: Frame | None = None
+        self._frames: deque[Frame] = deque(maxlen=NEWEST.holds)
         self._changed = threading.Condition()
 
     def put(self, frame: Frame) -> None:
         with self._changed:
-            self.overwritten += self._frame is not None
-            self._frame, self.missing = frame, None
+            self.overwritten += len(self._frames) == NEWEST.holds
+            self._frames.append(frame)
+            self.missing = None
             self._changed.notify()
 
     def miss(self, error: SourceError) -> None:
@@ -85,9 +88,9 @@ class Newest:
         with self._changed:
             before = self.missing
             self._changed.wait_for(
-                lambda: self._frame is not None or self._over or self.missing is not before, timeout_s
+                lambda: bool(self._frames) or self._over or self.missing is not before, timeout_s
             )
-            frame, self._frame = self._frame, None
+            frame = self._frames.popleft() if self._frames else None
             if frame is None and self._error is not None:
                 raise self._error
             return frame
@@ -96,7 +99,7 @@ class Newest:
     def finished(self) -> bool:
         """Nothing waits, and nothing comes any more."""
         with self._changed:
-            return self._over and self._frame is None and self._error is None
+            return self._over and not self._frames and self._error is None
 
     def fill(self, frames: Iterator[Frame | SourceError]) -> threading.Thread:
         """Put all frames, and what is missing, from a thread of its own; then it is ``finished``."""
