@@ -117,6 +117,7 @@ class _Listener:
 
     def listen(self) -> None:
         link, recogniser = self._link, self._recogniser
+        link.words((), self._start_ns)  # listening begins; the first words may take seconds
         over = False
         while not link.stopping and not over:
             link.beat()

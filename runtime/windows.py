@@ -316,7 +316,7 @@ class Windower:
         coverage = max(0.0, heard_ns - start_ns) / window_ns
         nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
         if not words:
-            reason = history.reason if history.until_ns is None else "no_words"
+            reason = history.reason or "no_samples" if history.until_ns is None else "no_words"
             return SenseWindow(*nothing, False, coverage, None, reason)
         return SenseWindow(*nothing, True, coverage, end_ns - words[-1].end_ns, None, words)
 
