@@ -92,7 +92,7 @@ MEANING = {
     "SenseStatus.produced": "samples so far",
     "SenseStatus.dropped": "samples lost, in the capture process and on the bus",
     "SenseStatus.gaps": "those of them that were lost on the bus",
-    "SenseStatus.corrupt": "messages that could not be decoded",
+    "SenseStatus.corrupt": "messages from its process, or to it, that could not be read",
     "SenseStatus.refused": "messages with other features than the network expects",
     "SenseStatus.restarts": "how often its process was started again",
     "SessionEnd.reason": "why it ended",

@@ -168,7 +168,7 @@ class SenseStatus(msgspec.Struct, frozen=True, kw_only=True):
     produced: Count = 0  # samples
     dropped: Count = 0  # samples lost in the capture process and on the bus
     gaps: Count | UnsetType = UNSET  # those of them that were lost on the bus
-    corrupt: Count = 0  # messages that could not be decoded
+    corrupt: Count = 0  # messages from its process, or to it, that could not be read
     refused: Count = 0  # messages of another FeatureSpec
     restarts: Count = 0
 
