@@ -205,9 +205,9 @@ class Session:
 
     def _finish(self) -> None:
         """Cut what the end of the source leaves open: all of it, or what the recorded session had cut."""
-        totals = None if self._replayed is None else self._replayed.end
-        if totals is not None and "stopped_at_ns" in totals:
-            for window in self._windower.advance(int(totals["stopped_at_ns"])):
+        stopped_at_ns = None if self._replayed is None else self._replayed.stopped_at_ns
+        if stopped_at_ns is not None:
+            for window in self._windower.advance(stopped_at_ns):
                 self._handle(window)
             self._settle()
             return

@@ -201,7 +201,7 @@ class Windower:
     def finish(self, t_end_ns: int | None = None) -> Iterator[Window]:
         """Cut what remains, up to the newest sample of all streams (or ``t_end_ns``)."""
         heard = [history.until_ns for history in self.streams.values() if history.until_ns is not None]
-        end_ns = max(heard, default=0) if t_end_ns is None else t_end_ns
+        end_ns = max(heard, default=self._start_ns) if t_end_ns is None else t_end_ns
         while self._end_ns <= end_ns:
             yield self._cut(self._end_ns)
         yield from self.settle()

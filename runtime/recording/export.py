@@ -150,7 +150,13 @@ def _parquet() -> Callable[[Path, Table], None]:
         raise RecordingError("Parquet needs pyarrow: pip install 'emotion-edge[export]'") from error
 
     def write(path: Path, table: Table) -> None:
-        parquet.write_table(pyarrow.table({"time_s": table.times_s, **table.columns}), path)
+        try:
+            columns = pyarrow.table({"time_s": table.times_s, **table.columns})
+        except (OverflowError, pyarrow.ArrowInvalid) as error:
+            raise RecordingError(
+                f"{table.name} has a number that Parquet has not ({error}): export it to csv"
+            ) from error
+        parquet.write_table(columns, path)
 
     return write
 

@@ -21,7 +21,7 @@ Of the session's header ``Header`` is what readers look at; it may hold more, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -43,6 +43,9 @@ EMOTION_TOPIC = "/emotion"
 TOPICS = (*CAPTURE_TOPICS.values(), EMOTION_TOPIC)
 
 LARGEST_NS = 2**64 - 1
+PAUSE_NS = (
+    3_600_000_000_000  # no session is silent for so long: its processes say every second that they live
+)
 
 
 class RecordingError(Exception):
@@ -58,8 +61,8 @@ class Header(msgspec.Struct, frozen=True):
     origin_ns: int = 0  # of the clock, on the host's monotonic clock
     paced: bool = True
     wall: WallAnchor | None = None
-    hop_s: float | None = None
-    lateness_s: float | None = None
+    hop_s: Annotated[float, msgspec.Meta(ge=0.05, le=10)] | None = None
+    lateness_s: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     streams: dict[StreamName, StreamSpec | str] = {}  # what was captured: the spec, or only its hash
     config: dict[str, Any] = {}
     software: str = ""

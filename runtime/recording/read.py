@@ -26,6 +26,7 @@ from runtime.recording.layout import (
     EMOTION_TOPIC,
     END_RECORD,
     FORMAT,
+    PAUSE_NS,
     SESSION_RECORD,
     TOPICS,
     Arrival,
@@ -99,6 +100,12 @@ class Recording:
         return (self.stop_ns - self.start_ns) / 1e9
 
     @property
+    def stopped_at_ns(self) -> int | None:
+        """When windows were no longer cut, where somebody ended the session; None: its input ended."""
+        told = (self.end or {}).get("stopped_at_ns")
+        return told if isinstance(told, int) and told < self.stop_ns + PAUSE_NS else None
+
+    @property
     def warnings(self) -> list[str]:
         """One line for each thing that is not as it was recorded; complete after a pass over the file."""
         lines = []
@@ -143,18 +150,27 @@ class Recording:
         return self.arrivals()
 
     def arrivals(self) -> Iterator[Arrival]:
-        """The messages of the capture processes, in the order of arrival."""
+        """The messages of the capture processes, in the order of arrival.
+
+        One that came an hour after the one before is none: a replay would cut windows up to there.
+        """
         found = self.missing = 0
+        latest_ns = self.header.start_ns
         for raw in self.raw():
             if raw.topic not in _STREAMS:
                 continue
             found += 1
             try:
                 message = captured(raw)
+                if raw.log_ns > latest_ns + PAUSE_NS:
+                    raise CorruptMessage(
+                        f"it came {(raw.log_ns - latest_ns) / 1e9:.0f} s after the one before"
+                    )
             except CorruptMessage as error:
                 self.corrupt += 1
                 self.last_error = str(error)
                 continue
+            latest_ns = max(latest_ns, raw.log_ns)
             yield Arrival(raw.log_ns, message)
         if self._recorded is not None:
             self.missing = max(0, self._recorded - found)

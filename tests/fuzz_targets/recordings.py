@@ -6,14 +6,18 @@ import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+import numpy as np
 from mcap.writer import CompressionType, Writer
 from rich.console import Console
 
 from capture.messages import encode, pack
+from runtime import network, stream
+from runtime.config import Config
 from runtime.dashboard.playback import Playback
+from runtime.engine import Prediction
 from runtime.markers import Markers
 from runtime.recording import Recording, RecordingError
 from runtime.recording.export import Format, export
@@ -22,6 +26,10 @@ from runtime.recording.layout import CAPTURE_TOPICS, EMOTION_TOPIC, END_RECORD, 
 from runtime.recording.repair import repair
 from runtime.report.gather import gather
 from runtime.report.page import render
+from runtime.session import Session
+from runtime.sources import ReplaySource
+from runtime.stream import Message, Publisher
+from runtime.windows import Window
 from tests.fuzz_targets.messages import SECOND, captured, dumps_message, loads_message, shared
 from tests.mutation import Target
 
@@ -51,6 +59,8 @@ def targets(demo: Recording, in_file: Callable[..., Callable[[bytes], object]]) 
         target("recording as XDF", lambda path: _exported(path, "xdf")),
         target("recording, reported", lambda path: render(gather(Recording.open(path))), 12),
         target("recording, played", _played),
+        # runtime.live --replay and rescore: the same windows, through a network that always says the same
+        target("recording, replayed", _Replay(), 15),
         # runtime.markers: what the operator noted, a line each; damaged ones are left out
         Target(
             "markers", (MARKER, MARKER + b"\n" + MARKER), in_file("s.markers.jsonl", Markers), (), tries=150,
@@ -86,6 +96,43 @@ def _exported(path: Path, to: Format) -> None:
         shutil.rmtree(out)
     out.unlink(missing_ok=True)
     export(Recording.open(path), to, out)
+
+
+class _Said:
+    """Takes what a session publishes, as far as it is a message."""
+
+    def publish(self, message: Message) -> bytes:
+        payload = stream.encode(message)
+        stream.decode(payload)
+        return payload
+
+    def greet(self) -> None: ...
+
+    def wait_for_subscriber(self, seconds: float) -> None: ...
+
+
+class _Oracle:
+    """An engine in no time."""
+
+    name, precision = "oracle", "fp32"
+    says = Prediction(np.eye(1, 7, dtype=np.float32)[0], {}, *(np.full(6, 1 / 6, np.float32),) * 2)
+
+    def infer(self, window: Window) -> Prediction:
+        return self.says
+
+
+class _Replay:
+    def __init__(self) -> None:
+        self._network = network.load()
+
+    def __call__(self, path: Path) -> None:
+        recording = Recording.open(path)
+        recording.check(self._network.features)
+        source, publisher = ReplaySource(recording, paced=False), cast("Publisher", _Said())
+        Session(
+            Config(replay=str(path), fast=True), self._network, _Oracle(), publisher, source, name="s",
+            replayed=recording,
+        ).run()  # fmt: skip
 
 
 def _played(path: Path) -> None:
