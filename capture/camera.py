@@ -81,7 +81,7 @@ class Reader:
                 return
             self._read(frame)
 
-    def read_newest(self, frames: Iterator[Frame | SourceError], *, device: bool) -> None:
+    def read_newest(self, frames: Iterator[Frame | SourceError | None], *, device: bool) -> None:
         """The newest frame each time; those that came meanwhile count as dropped."""
         link, slot = self._link, Newest()
         grabbing = slot.fill(frames)

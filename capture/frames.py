@@ -41,6 +41,7 @@ Rgb = npt.NDArray[np.uint8]
 ANSWER_MS = 5000  # how long a network camera may take to answer, or be silent, before it is opened anew
 REOPEN_S = 1.0
 VIDIOC_QUERYCAP = 0x80685600  # of <linux/videodev2.h>: which driver, which card
+VIDEO_CAPTURE = 0x1 | 0x1000  # on one plane, on several
 UNREADABLE = 25  # so many pictures in a row that were announced and cannot be had: the camera is gone
 
 
@@ -75,7 +76,7 @@ class Newest:
             self.missing = None
             self._changed.notify()
 
-    def miss(self, error: SourceError) -> None:
+    def miss(self, error: SourceError | None) -> None:
         with self._changed:
             self.missing = error
             self._changed.notify()
@@ -101,17 +102,17 @@ class Newest:
         with self._changed:
             return self._over and not self._frames and self._error is None
 
-    def fill(self, frames: Iterator[Frame | SourceError]) -> threading.Thread:
+    def fill(self, frames: Iterator[Frame | SourceError | None]) -> threading.Thread:
         """Put all frames, and what is missing, from a thread of its own; then it is ``finished``."""
 
         def grab() -> None:
             error: BaseException | None = None
             try:
                 for frame in frames:
-                    if isinstance(frame, SourceError):
-                        self.miss(frame)
-                    else:
+                    if isinstance(frame, Frame):
                         self.put(frame)
+                    else:
+                        self.miss(frame)
             except Exception as caught:  # crosses to the thread that takes
                 error = caught
             with self._changed:
@@ -135,11 +136,12 @@ def from_file(track: Track, link: Outlet, start_ns: int, cap: RateCap) -> Iterat
 
 def from_camera(
     camera: Any, source: str, link: Outlet, cap: RateCap, delay_ns: int = 0
-) -> Iterator[Frame | SourceError]:
+) -> Iterator[Frame | SourceError | None]:
     """The pictures of an open camera, stamped right after the grab.
 
     A camera that fails, or announces pictures that cannot be had, is opened anew; as long as that does
-    not succeed, it says why. ``delay_ns`` is what the camera takes from the world to the grab.
+    not succeed, it says why, and None when it did. ``delay_ns`` is what the camera takes from the world to
+    the grab.
     """
     unreadable, opened_at = 0, time.monotonic()
     bgr: Any
@@ -162,11 +164,12 @@ def from_camera(
     camera.release()
 
 
-def _again(source: str, link: Outlet) -> Generator[SourceError, None, Any]:
+def _again(source: str, link: Outlet) -> Generator[SourceError | None, None, Any]:
     """Open a camera that failed, as often as it takes; meanwhile tell why it cannot be opened."""
     while True:
         camera = _open(source)
         if camera.isOpened() or link.stopping:
+            yield None
             return camera
         yield _why_not(source)
         time.sleep(REOPEN_S)
@@ -210,18 +213,20 @@ def _why_not(source: str) -> SourceError:
 
 
 def _asked(path: str) -> int:
-    """The error number of opening a camera's device file and asking for its name; 0 when it answers."""
+    """The error number of opening a camera's device file and asking what it can; 0: it gives pictures."""
     try:
         node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
         return error.errno or errno.EIO
     try:
-        fcntl.ioctl(node, VIDIOC_QUERYCAP, bytearray(104))
+        answer = bytearray(104)  # struct v4l2_capability
+        fcntl.ioctl(node, VIDIOC_QUERYCAP, answer)
     except OSError as error:
         return error.errno or errno.EIO
     finally:
         os.close(node)
-    return 0
+    able = int.from_bytes(answer[88:92], sys.byteorder)  # this file of the device: many have one for metadata
+    return 0 if able & VIDEO_CAPTURE else errno.ENODEV
 
 
 def _open(source: str) -> Any:

@@ -161,7 +161,7 @@ def _choose(portaudio: Any, name: str) -> Mapping[str, Any]:
         raise SourceError("no_permission", f"microphone {name!r}: {may_not(node, 'audio')}")
     for card in sound_cards.recorders(sound_cards.CARDS):
         meant = not inputs if name == "default" else name.lower() in f"{card.name} ({card.hw})".lower()
-        if meant and card.in_use:
+        if meant and card.in_use and not name.isdigit():
             raise SourceError("busy", f"microphone {card.name!r} is in use: {_WHY[-9985][1]}")
     there = ", ".join(f"{device['index']}: {device['name']}" for device in inputs) or "none"
     raise SourceError(

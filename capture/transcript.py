@@ -100,6 +100,7 @@ class _Listener:
     ) -> None:
         self._models, self._language = models, language
         self._governor = Governor(len(models) - 1)
+        self._trouble = ""  # with a smaller model
         self._whispers = {0: whisper}  # by how many sizes smaller; loaded when they are first needed
         self._link = link
         self._receiver = receiver
@@ -193,16 +194,16 @@ class _Listener:
         paced = self._link.clock.paced  # nobody waits for a file that is read at once
         if not paced or not self._governor.observe(time.monotonic_ns() - began, new_ns):
             return
-        trouble = ""
+        smaller = self._governor.level.smaller
         try:
-            whisper = self._whisper(self._governor.level.smaller)
+            whisper = self._whisper(smaller)
         except SourceError as error:
-            trouble = f"; no smaller model: {error}"
+            self._trouble = f"; not by {self._models[smaller]}: {str(error).splitlines()[0]}"
             self._governor.forgo()
             whisper = self._whisper(self._governor.level.smaller)
         if whisper is not None:
             self._recogniser.use(whisper)
-            self._say_level(trouble)
+            self._say_level()
 
     def _whisper(self, smaller: int) -> Whisper | None:
         """The model that is so many sizes smaller; None when the session ends while it loads.
@@ -217,7 +218,7 @@ class _Listener:
             self._whispers[smaller] = loaded
         return self._whispers[smaller]
 
-    def _say_level(self, trouble: str = "") -> None:
+    def _say_level(self) -> None:
         governor, wish = self._governor, self._link.wish
         chunk_ns = governor.level.chunk_ns
         self._recogniser.step_ns = max(chunk_ns, SIMPLE_STEP_NS) if wish.recogniser == "simple" else chunk_ns
@@ -225,7 +226,7 @@ class _Listener:
         if wish.recogniser == "off":
             self._link.status("degraded", "eased", "words are not recognised for now, to save time")
         elif governor.eased or wish.recogniser == "simple":
-            self._link.status("degraded", "eased", f"words are recognised {told}, to keep up{trouble}")
+            self._link.status("degraded", "eased", f"words are recognised {told}, to keep up{self._trouble}")
         else:
             self._link.status("running")
 

@@ -12,6 +12,7 @@ frame only: one that is overtaken, in a window that is observed throughout all t
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import socket
 import statistics
@@ -37,11 +38,23 @@ from runtime import proc
 from runtime.bench_engine import BenchError
 from runtime.dashboard.start import installed
 from runtime.ladder import MEANING
-from runtime.mischief import EVERYTHING, LONG_STALL_S, Fault, Mischief
+from runtime.mischief import (
+    EVERYTHING,
+    JUNK,
+    LONG_STALL_S,
+    MODULES,
+    NOISE,
+    PAGE,
+    PAGE_KILLED,
+    Fault,
+    Mischief,
+)
 from runtime.recording import Recording
 from runtime.stream import Emotion, SessionEnd, StatusMessage, decode, subscribe
 
-BACK_S = 3.0  # a process that was killed must be back within this
+BACK_S = 3.0  # a process that was killed or stalled must be back within this
+FLAT = 0.05  # the application may grow by so much, after the warm-up
+LONG = 20.0  # minutes; a shorter run is too short to tell
 LOST_S = 3.0  # what is counted as lost within this after a fault is explained by it
 NEAR_S = 8.0  # and a sense that is absent: the longest window still has the hole inside
 EASED_S = 2.0  # a status tells every second what is given up
@@ -54,8 +67,12 @@ class Weight:
 
     at_s: float
     mb: float
-    all_mb: float  # with all the processes that it started
+    others: dict[tuple[str, int], float]  # MB of the processes that it started, by sense or page, and pid
     files: int
+
+    @property
+    def all_mb(self) -> float:
+        return self.mb + sum(self.others.values())
 
 
 @dataclass(slots=True)
@@ -188,14 +205,20 @@ class Soak:
             return
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             mb = proc.memory_mb(pid)
-            others = sum(proc.memory_mb(child) for child in proc.descendants(pid))
-            self.seen.memory.append(Weight(now_s, mb, mb + others, proc.open_files(pid)))
+            others = {(_called(child), child): proc.memory_mb(child) for child in proc.descendants(pid)}
+            self.seen.memory.append(Weight(now_s, mb, others, proc.open_files(pid)))
 
     def _note_recovery(self, now_s: float, message: Emotion) -> None:
         for fault in self.faults:
             waiting = fault.sense and fault.over_s is not None and fault.well_s is None
             if waiting and _newest_ns(message, fault.sense) > fault.media_ns:
                 fault.well_s = now_s
+
+
+def _called(pid: int) -> str:
+    """What a process of the application is for."""
+    words = proc.command(pid)
+    return next((name for name, module in (MODULES | {"page": PAGE}).items() if module in words), "other")
 
 
 def _newest_ns(message: Emotion, name: str) -> int:
@@ -221,15 +244,13 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
     first = [(at_s, message) for at_s, message in seen.windows if message.revises is None]
     for (_, before), (at_s, message) in pairwise(first):
         missing = round((message.time.end_ns - before.time.end_ns) / 1e9 / hop_s) - 1
-        if (
-            missing
-            and not _beside(at_s, "windows", faults)
-            and not any(abs(at_s - t_s) < EASED_S for t_s in given_up)
-        ):
+        every_second = missing == 1 and any(abs(at_s - t_s) < EASED_S for t_s in given_up)
+        if missing and not every_second and not _beside(at_s, "windows", faults):
             found.append(f"{at_s:.1f} s: {missing} windows missing")
         for name in ("text", "audio", "vision"):
             sense = getattr(message.modalities, name)
-            absent = not sense.present and sense.reason not in CONTENT
+            deaf = name == "text" and not sense.coverage  # nobody has listened, whatever it says
+            absent = not sense.present and (sense.reason not in CONTENT or deaf)
             if absent and not _beside(at_s, name, faults, NEAR_S):
                 found.append(f"{at_s:.1f} s: {name} absent: {sense.reason}")
             lost = getattr(message.dropped, name) - getattr(before.dropped, name)
@@ -248,7 +269,7 @@ def _beside(at_s: float, what: str, faults: list[Fault], after_s: float = LOST_S
 
 def _excuses(what: str, faults: list[Fault], after_s: float) -> list[tuple[float, float]]:
     return [
-        (fault.at_s - 1, (fault.well_s or fault.over_s or fault.at_s) + after_s)
+        (fault.at_s - 1, min(fault.well_s or math.inf, (fault.over_s or fault.at_s) + BACK_S) + after_s)
         for fault in faults
         if what in fault.hits
     ]
@@ -302,12 +323,12 @@ def soak(
                 progress.update(bar, completed=now_s, description=f"{len(run.faults)} faults")
 
             run.run(tick)
-        kept = _recorded(run.recording)
+        kept = recorded(run.recording)
         size_mb = run.recording.stat().st_size / 1e6
     return report(console, run.seen, run.faults, minutes, kept, size_mb)
 
 
-def _recorded(path: Path) -> set[int]:
+def recorded(path: Path) -> set[int]:
     """The numbers of the answers in the recording."""
     messages = (decode(payload) for _, payload in Recording.open(path).emotions())
     return {message.seq for message in messages if isinstance(message, Emotion)}
@@ -340,8 +361,9 @@ def report(
     answers = {message.seq for _, message in seen.windows}
     rows = {
         "windows": f"{end.windows}, and {end.skipped} given up",
-        "memory, MB": _growth([row.mb for row in warm]),
-        "of all processes, MB": _growth([row.all_mb for row in warm]),
+        "memory, MB": _told([row.mb for row in warm]),
+        "of all processes, MB": _told([row.all_mb for row in warm]),
+        "of the oldest of each": _of_the_oldest(seen.memory),
         "open files": f"{warm[0].files} at first, {warm[-1].files} in the end, "
         f"{max(row.files for row in warm)} at most",
         "overload": f"something given up in {_share(seen):.0%} of the status messages",
@@ -360,19 +382,67 @@ def report(
     console.print(result)
     gaps = unexplained(seen, faults, hop_s)
     gaps += [f"answer {seq} is not in the recording" for seq in sorted(answers - kept)]
-    late = [f for f in faults if f.kind == "killed" and _back_s(f) > BACK_S]
+    wrong = [*late(faults), *unsaid(seen, faults)]
+    if minutes >= LONG and (grown := _growth([row.mb for row in warm])) > FLAT:
+        wrong.append(f"the application grew by {grown:.1%}")
     for line in gaps[:20]:
         console.print(f"[red]unexplained[/] {line}", highlight=False)
-    for fault in late:
-        told = f"[red]late[/] {fault.sense}, killed at {fault.at_s:.0f} s, back after {_back_s(fault):.1f} s"
-        console.print(told, highlight=False)
-    console.print(f"{len(gaps)} unexplained gaps")
-    return not gaps and not late
+    for line in wrong:
+        console.print(f"[red]wrong[/] {line}", highlight=False)
+    console.print(f"{len(gaps)} unexplained gaps, {len(wrong)} other things wrong")
+    return not gaps and not wrong
 
 
-def _growth(mb: list[float]) -> str:
+def late(faults: list[Fault]) -> list[str]:
+    """Whoever was not back in time: a sense that was killed or stalled, the page."""
+    return [
+        f"{fault.sense or 'the page'}, {fault.kind} at {fault.at_s:.0f} s: back after {_back_s(fault):.1f} s"
+        for fault in faults
+        if (fault.sense or fault.kind == PAGE_KILLED) and _back_s(fault) > BACK_S
+    ]
+
+
+def unsaid(seen: Seen, faults: list[Fault]) -> list[str]:
+    """Kills whose loss was not published, and junk that was not counted."""
+    said = [(at_s, status.event) for at_s, status in seen.statuses if status.event]
+    found = [
+        f"{fault.sense}, killed at {fault.at_s:.0f} s: what was lost is not said"
+        for fault in faults
+        if fault.kind == "killed"
+        and not any(
+            fault.at_s <= at_s <= fault.at_s + NEAR_S
+            and str(event).startswith(f"{fault.sense}: back after a restart")
+            for at_s, event in said
+        )
+    ]
+    sent = JUNK * sum(fault.kind == NOISE for fault in faults)
+    counted = 0 if seen.end is None else sum(sense.corrupt for sense in seen.end.senses.values())
+    return found if sent == counted else [*found, f"{counted} of {sent} messages of junk were counted"]
+
+
+def _growth(mb: list[float]) -> float:
+    """From the first half minute to the last one."""
+    return statistics.median(mb[-15:]) / statistics.median(mb[:15]) - 1
+
+
+def _told(mb: list[float]) -> str:
     head, tail = (statistics.median(part) for part in (mb[:15], mb[-15:]))
-    return f"{head:.1f} at first, {tail:.1f} in the end: {(tail / head - 1) * 100:+.1f} %"
+    return f"{head:.1f} at first, {tail:.1f} in the end: {_growth(mb):+.1%}"
+
+
+def _of_the_oldest(memory: list[Weight]) -> str:
+    """Of each kind the process that lived longest, for most are killed young: its growth after a minute."""
+    lives: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for row in memory:
+        for who, mb in row.others.items():
+            lives.setdefault(who, []).append((row.at_s, mb))
+    told = []
+    for kind in sorted({kind for kind, _ in lives}):
+        life = max((life for (name, _), life in lives.items() if name == kind), key=len)
+        grown = [mb for at_s, mb in life if at_s > life[0][0] + 60]
+        if grown:
+            told.append(f"{kind} {_growth(grown):+.1%} in {(life[-1][0] - life[0][0]) / 60:.0f} min")
+    return ", ".join(told)
 
 
 def _share(seen: Seen) -> float:

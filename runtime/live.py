@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = plans.make(config.load(toml, options))
         keys = None if plan.config.keys is None else Path(plan.config.keys)
-        publisher = Publisher(plan.config.endpoint, plan.name, keys, raw=plan.config.raw)
+        publisher = Publisher(plan.config.endpoint, plan.name, keys, raw=plan.config.share_raw)
     except USER_ERRORS as error:
         return _refuse(console, error)
     except KeyboardInterrupt:
@@ -209,6 +209,8 @@ def _run(plan: Plan, publisher: Publisher, console: Console) -> int:
                     spare=plan.spare,
                     show=show,
                 )
+                if interrupted:  # while it was made
+                    current.stop()
                 if current.run() != "end of input" or not plan.config.loop:
                     break
         show.summary(demo=plan.config.demo)

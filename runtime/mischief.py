@@ -13,6 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 
 import zmq
 
@@ -24,6 +25,8 @@ LONG_STALL_S = 14.0  # longer than the supervisor's patience
 BURST_S, GAP_S = 2.0, 14.0  # how long the application itself is stopped
 PAGE_S = 30.0  # how long a page that was killed is waited for
 PAGE = "runtime.dashboard"
+PAGE_KILLED, NOISE = "page killed", "junk on a pipe"
+JUNK = 50  # messages of it
 EVERYTHING = "text", "audio", "vision", "windows"
 MODULES = {"vision": "capture.camera", "audio": "capture.microphone", "text": "capture.transcript"}
 
@@ -68,6 +71,7 @@ class Mischief:
         self._now_s, self._media_ns, self._until_s = now_s, media_ns, until_s
         self._random = random.Random(seed)
         self._over = threading.Event()
+        self._problem: Exception | None = None
         self._frozen: list[zmq.Socket[bytes]] = []
         self._thread = threading.Thread(target=self._run, name="mischief")
 
@@ -75,20 +79,28 @@ class Mischief:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take back what is being done, and end."""
+        """Take back what is being done, and end. Raises what stopped it before its time."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
         for socket in self._frozen:
             socket.close(linger=0)
+        if self._problem is not None:
+            raise self._problem
 
     def _run(self) -> None:
         kinds = [self._kill] * 4 + [self._stall] * 2 + [self._burst, self._gap, self._stall_long]
         kinds += [self._noise, self._storm, self._freeze]
         kinds += [self._kill_page] if self._page is not None else []
+        once = self._random.sample(list(dict.fromkeys(kinds)), len(set(kinds)))  # first each of them
         while not self._over.wait(self._random.uniform(*EVERY_S)) and self._now_s() <= self._until_s:
-            with contextlib.suppress(ProcessLookupError):  # it has just been restarted
-                self._random.choice(kinds)()
+            try:
+                (once.pop() if once else self._random.choice(kinds))()
+            except ProcessLookupError:  # it has just been restarted
+                continue
+            except Exception as error:
+                self._problem = error
+                return
 
     def _child(self) -> tuple[str, int]:
         """A capture process that runs, by chance. Raises ProcessLookupError where there is none."""
@@ -108,24 +120,29 @@ class Mischief:
 
     def _kill(self) -> None:
         sense, pid = self._child()
-        fault = self._begin("killed", sense, _hit(sense, pid))
+        hit = _hit(sense, pid)
         os.kill(pid, signal.SIGKILL)
+        fault = self._begin("killed", sense, hit)
         fault.over_s = self._now_s()
 
     def _kill_page(self) -> None:
         page = next((pid for pid in proc.children(self._pid) if PAGE in proc.command(pid)), None)
         if page is None:
             raise ProcessLookupError
-        fault = self._begin("page killed")
         os.kill(page, signal.SIGKILL)
+        fault = self._begin(PAGE_KILLED)
         fault.over_s = self._now_s()
         while fault.well_s is None and self._now_s() < fault.over_s + PAGE_S and not self._over.wait(0.1):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self._page}/", timeout=1):
+            with (
+                contextlib.suppress(OSError, HTTPException),
+                urllib.request.urlopen(f"http://{self._page}/", timeout=1),
+            ):
                 fault.well_s = self._now_s()
 
     def _stop(self, kind: str, sense: str, pid: int, seconds: float) -> None:
-        fault = self._begin(kind, sense, _hit(sense, pid) if sense else EVERYTHING)
+        hit = _hit(sense, pid) if sense else EVERYTHING
         os.kill(pid, signal.SIGSTOP)
+        fault = self._begin(kind, sense, hit)
         try:
             self._over.wait(seconds)
         finally:
@@ -151,12 +168,12 @@ class Mischief:
         if "--endpoint" not in words:
             raise ProcessLookupError
         pipe = words[words.index("--endpoint") + 1]
-        fault = self._begin("junk on a pipe")
+        fault = self._begin(NOISE)
         intruder: zmq.Socket[bytes]
         with zmq.Context.instance().socket(zmq.PUSH) as intruder:
             intruder.setsockopt(zmq.LINGER, 500)
             intruder.connect(pipe)
-            for _ in range(50):
+            for _ in range(JUNK):
                 intruder.send_multipart([b"\xc1 no message", os.urandom(64)])
         fault.over_s = self._now_s()
 

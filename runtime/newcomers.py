@@ -24,7 +24,8 @@ class Newcomers:
 
     def __init__(self, streams: Collection[StreamName]) -> None:
         self._streams = streams
-        self._known = set(self._there())
+        self._ours = set(self._there())  # what a sense may have: it goes and comes without being a newcomer
+        self._known = set(self._ours)
         self._next_s = 0.0
 
     def look(self, running: Collection[StreamName]) -> list[str]:
@@ -38,7 +39,8 @@ class Newcomers:
             for (stream, name, option) in there
             if (stream, name, option) not in self._known and stream in running
         ]
-        self._known = set(there)
+        self._ours |= {one for one in there if one not in self._known and one[0] not in running}
+        self._known = self._ours | set(there)
         return news
 
     def _there(self) -> list[tuple[StreamName, str, str]]:

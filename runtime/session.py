@@ -103,6 +103,9 @@ class Session:
     def run(self) -> str:
         """Run to the end of the source, of the duration, or to ``stop``; returns which it was."""
         try:
+            self._left_out = LeftOut()  # nothing
+            if self._replayed is not None and not self._config.all_windows:
+                self._left_out = left_out(self._replayed)
             self._source.open(lambda: self._stopping)
             self._open()
             reason = self._loop()
@@ -116,9 +119,6 @@ class Session:
 
     def _open(self) -> None:
         source = self._source
-        self._left_out = LeftOut()  # nothing
-        if self._replayed is not None and not self._config.all_windows:
-            self._left_out = left_out(self._replayed)
         self._windower = Windower(
             self._network.features,
             hop_s=self._hop_s,
@@ -319,7 +319,9 @@ class Session:
     def _report(self) -> None:
         """Publish the status: every second, and at once for each event."""
         if jump_s := self._wall.renew():
-            self._source.events.append(f"clock: the date was set by {jump_s:+.3f} s; windows follow it")
+            self._source.events.append(
+                f"clock: the date jumped by {jump_s:+.3f} s against the session's clock"
+            )
         while self._source.events:
             event = self._source.events.popleft()
             log.warning("%s", event)
@@ -339,7 +341,7 @@ class Session:
         end = self._account.end(self._senses(), reason)
         self._publish(end)
         totals = msgspec.to_builtins(end)
-        if reason != "end of input":
+        if reason != "end of input" or self._paced:  # time went on after the last message
             totals["stopped_at_ns"] = self._windower.next_end_ns + round(self._lateness_s * 1e9)
         self._record(lambda recorder: recorder.close(totals))
 

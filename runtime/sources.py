@@ -24,6 +24,7 @@ from capture.messages import STREAMS, Stamp, State, Status, StreamName
 from runtime.ladder import Step
 from runtime.newcomers import Newcomers
 from runtime.recording import Arrival, Recording
+from runtime.recording.layout import PAUSE_NS
 from runtime.supervisor import Exit, Restart, Sense, Supervisor
 
 READY_S = 60.0  # how long the slowest process may take to load its models
@@ -171,7 +172,8 @@ class LiveSource:
     def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
         for event in self._supervisor.poll():
             self._note(event)
-        self.events += self._newcomers.look([s for s, state in self._states.items() if state == "running"])
+        working = [s for s, state in self._states.items() if state in ("running", "degraded")]
+        self.events += self._newcomers.look(working)
         if self._injected:
             return self._injected.popleft()
         wanted = wanted or STREAMS
@@ -246,12 +248,12 @@ class LiveSource:
             self._settled.add(stream)
         if status.state in _FINAL and not (status.state == "absent" and stream in self._devices):
             self._supervisor.release(stream)  # a device that is absent is looked for by its process
+        if status.state == "ready" and before == "absent":
+            self.events.append(f"{stream}: there: {status.detail}")
         if status.state == "ready" and before != "ready" and self._running:
             heard_ns = self._heard_ns.get(stream, self.start_ns)
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
             self._go(stream, start_ns)
-            if before == "absent":
-                self.events.append(f"{stream}: there: {status.detail}")
             if stream in self._died_ns:
                 lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
                 self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
@@ -309,9 +311,11 @@ class ReplaySource:
     def __init__(self, recording: Recording, *, paced: bool) -> None:
         self._kind = recording.header.clock
         self._arrivals = recording.arrivals()
-        self._upcoming = next(self._arrivals, None)
         self._paced = paced
         self._recording = recording
+        self._latest_ns = recording.header.start_ns
+        self._corrupt: dict[StreamName, int] = dict.fromkeys(STREAMS, 0)
+        self._upcoming = self._following()
         self._warned = False
         self.events: deque[str] = deque()
         self.start_ns = recording.header.start_ns
@@ -338,8 +342,17 @@ class ReplaySource:
             self.clock.wait_until_ns(wake_ns)
             if self.clock.now_ns() < arrival.t_arrival_ns:
                 return None
-        self._upcoming = next(self._arrivals, None)
+        self._upcoming = self._following()
         return arrival
+
+    def _following(self) -> Arrival | None:
+        """The next arrival. One that came an hour after the one before is none: no windows lie between."""
+        for arrival in self._arrivals:
+            if arrival.t_arrival_ns <= self._latest_ns + PAUSE_NS:
+                self._latest_ns = max(self._latest_ns, arrival.t_arrival_ns)
+                return arrival
+            self._corrupt[arrival.message.stamp.stream] += 1
+        return None
 
     def origins(self) -> dict[str, str]:
         return dict.fromkeys(self._recording.header.streams, f"recording:{self._recording.path}")
@@ -354,7 +367,7 @@ class ReplaySource:
         return dict.fromkeys(STREAMS, 0)
 
     def corrupt(self) -> dict[StreamName, int]:
-        return dict.fromkeys(STREAMS, 0)
+        return self._corrupt
 
     def close(self) -> None:
         pass

@@ -23,7 +23,7 @@ HEALTHY_S = 10.0  # a process that ran for so long has its back-off forgiven
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 MAX_FILE_FAILURES = len(BACK_OFF_S)  # a file that kills its reader so often in a row is given up
 ABSENT_RETRY_S = 15.0  # a device that is not there is looked for again
-ASLEEP_S = 1.0  # between two polls: this process itself did not run, and could hear nobody
+ASLEEP_S = 5.0  # between two polls: this process itself did not run, and could hear nobody
 
 EXIT_ENDED, EXIT_ABSENT = 0, 3
 
@@ -166,6 +166,7 @@ class Supervisor:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the session, which then closes standard input
         )
         child.started_at = child.heard_at = time.monotonic()
         child.next_start = None

@@ -105,6 +105,11 @@ class StreamHistory:
     refused: int = 0  # messages of another feature spec, of another size than theirs says, or of the future
 
     @property
+    def listens(self) -> bool:
+        """Its process runs: what it has not said yet may still come."""
+        return self.state not in _DEAD and self.state != "starting"
+
+    @property
     def corrupt(self) -> int:
         """Messages to the capture process that it could not read, in all its lives."""
         return self.corrupt_before + self.corrupt_in_process
@@ -202,6 +207,8 @@ class Windower:
         """Cut what remains, up to the newest sample of all streams (or ``t_end_ns``)."""
         heard = [history.until_ns for history in self.streams.values() if history.until_ns is not None]
         end_ns = max(heard, default=self._start_ns) if t_end_ns is None else t_end_ns
+        if self._paced:  # as if time had gone on, so that a replay can do the same
+            yield from self.advance(end_ns + self._lateness_ns + 1)
         while self._end_ns <= end_ns:
             yield self._cut(self._end_ns)
         yield from self.settle()
@@ -316,7 +323,9 @@ class Windower:
         coverage = max(0.0, heard_ns - start_ns) / window_ns
         nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
         if not words:
-            reason = history.reason or "no_samples" if history.until_ns is None else "no_words"
+            reason = history.reason or "no_samples"
+            if history.until_ns is not None and (history.until_ns >= end_ns or history.listens):
+                reason = "no_words"
             return SenseWindow(*nothing, False, coverage, None, reason)
         return SenseWindow(*nothing, True, coverage, end_ns - words[-1].end_ns, None, words)
 

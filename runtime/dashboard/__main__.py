@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             playback = Playback(Recording.open(options.replay))
         address.check_free()
-        made = None if address.loopback else os.environ.pop(TOKEN, None) or secrets.token_urlsafe(16)
+        given = os.environ.pop(TOKEN, None) if options.with_parent else None
+        made = None if address.loopback else given or secrets.token_urlsafe(16)
         token = options.token or made
         from runtime.dashboard.serve import serve  # takes two seconds: only when all is well
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import itertools
 import logging
 import os
 import secrets
 import subprocess
 import sys
 import threading
+import time
 from types import TracebackType
 
 from rich.logging import RichHandler
@@ -22,6 +22,7 @@ log = logging.getLogger("runtime.dashboard")
 HOW_TO_GET = "the page in a browser is not installed: pip install 'emotion-edge[dashboard]'"
 STOP_S = 3.0
 TOKEN = "EMOTION_PAGE_TOKEN"  # in the environment, where no list of processes shows it
+HEALTHY_S = 60.0  # a page that ran for so long has its back-off forgiven
 BACK_OFF_S = (0.1, 2.0, 5.0, 15.0)  # before a page that died is served again
 REFUSED = 2  # the exit status of a page that will not work the next time, either
 
@@ -105,7 +106,9 @@ class PageProcess:
 
     def _keep(self) -> None:
         """Say where the page is, and serve it again when it ends by itself."""
-        for failures in itertools.count():
+        failures = 0
+        while True:
+            began = time.monotonic()
             status = self._relay()
             if self._ending.is_set():
                 return
@@ -113,7 +116,9 @@ class PageProcess:
                 log.warning("dashboard: it cannot be served; the session goes on")
                 return
             log.warning("dashboard: it ended with status %d and is started again", status)
+            failures = 0 if time.monotonic() - began > HEALTHY_S else failures
             self._ending.wait(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+            failures += 1
             if not self._start():
                 return
 

@@ -96,12 +96,22 @@ def test_a_camera_that_another_program_holds_alone_is_busy() -> None:
     os.close(master)
 
 
-def test_a_camera_that_answers_and_cannot_be_used_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("able", "reason"), [(0x84A00001, "busy"), (0x85201000, "busy"), (0x84A00000, "no_device")]
+)
+def test_a_camera_that_answers_and_cannot_be_used_is_busy_unless_it_gives_only_metadata(
+    monkeypatch: pytest.MonkeyPatch, able: int, reason: str
+) -> None:
     """Most drivers let anybody open a camera and give pictures to one; the driver's answer is made up."""
-    monkeypatch.setattr(frames.fcntl, "ioctl", lambda *_: 0)
-    with pytest.raises(SourceError, match="close the program") as caught:
+
+    def answer(node: int, request: int, capability: bytearray) -> int:
+        capability[88:92] = able.to_bytes(4, sys.byteorder)  # device_caps
+        return 0
+
+    monkeypatch.setattr(frames.fcntl, "ioctl", answer)
+    with pytest.raises(SourceError, match="cannot be opened") as caught:
         open_camera("device:/dev/null")
-    assert caught.value.reason == "busy"
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/video-of-nobody", __file__])
@@ -149,6 +159,7 @@ def test_a_camera_whose_pictures_cannot_be_had_is_opened_anew(monkeypatch: pytes
     told = next(seen)
     assert isinstance(told, SourceError) and told.reason == "no_device"
     assert first.released and first.grabbed == 3 + UNREADABLE
+    assert next(seen) is None, "it is open again"
     assert isinstance(next(seen), frames.Frame) and second.grabbed == 1
     link.stopping = True
     assert next(seen, None) is None and second.released
@@ -198,7 +209,7 @@ def alsa(folder: Path) -> dict[str, str]:
 def test_a_microphone_that_refuses_our_rate_is_opened_at_its_own(start: Start, alsa: dict[str, str]) -> None:
     """Real PortAudio refuses 16 kHz; every rate, its own, too, only a fake does (test_hot_plug)."""
     microphone = start("capture.microphone", "--source", "device:studio", env=alsa)
-    microphone.read_until(lambda _: "ready" in microphone.states, 10)
+    microphone.read_until(lambda _: "ready" in microphone.states)
     assert microphone.last_status.detail == "studio (96000 Hz)"
     microphone.stop()
 

@@ -12,7 +12,17 @@ import pytest
 from capture import subtitles
 from capture.media import probe
 from runtime.bench_engine import BenchError
-from runtime.bench_soak import LOST_S, Seen, endless_film, overtaken, unexplained, watched
+from runtime.bench_soak import (
+    LOST_S,
+    Seen,
+    _growth,
+    endless_film,
+    late,
+    overtaken,
+    unexplained,
+    unsaid,
+    watched,
+)
 from runtime.ladder import MEANING
 from runtime.mischief import EVERYTHING, Fault
 from runtime.plan import DEMO
@@ -142,3 +152,39 @@ def test_a_frame_that_leaves_a_hole_in_its_window_is_a_gap(seen: Seen) -> None:
     for index in range(10, len(seen.windows)):
         change(seen, index, dropped=Lost(vision=4))
     assert unexplained(seen, [], 0.5) == [f"{seen.windows[10][0]:.1f} s: 4 samples of vision lost"]
+
+
+def test_a_text_that_nobody_listens_for_is_a_gap_whatever_its_reason(seen: Seen) -> None:
+    for coverage, gaps in ((0.4, 0), (0.0, 1)):
+        silent = Modality(present=False, coverage=coverage, reason="no_words")
+        change(seen, 10, modalities=msgspec.structs.replace(seen.windows[10][1].modalities, text=silent))
+        assert len(unexplained(seen, [], 0.5)) == gaps
+
+
+def test_who_is_not_back_in_time_excuses_no_more_and_is_told(seen: Seen) -> None:
+    at_s = seen.windows[5][0]
+    for index in range(18, len(seen.windows)):
+        change(seen, index, dropped=Lost(audio=3))
+    never = Fault(at_s, "stalled 3 s", "audio", ("audio",), over_s=at_s)
+    assert len(unexplained(seen, [never], 0.5)) == 1
+    page = Fault(at_s, "page killed", over_s=at_s, well_s=at_s + 3.5)
+    soon = Fault(at_s, "killed", "vision", ("vision",), over_s=at_s, well_s=at_s + 2.9)
+    assert [line.partition(",")[0] for line in late([never, page, soon])] == ["audio", "the page"]
+
+
+def test_a_kill_that_is_not_published_and_junk_that_is_not_counted_are_told(seen: Seen) -> None:
+    kill = Fault(5.0, "killed", "vision", ("vision",), over_s=5.0)
+    junk = Fault(6.0, "junk on a pipe", over_s=6.0)
+    assert len(unsaid(seen, [kill, junk])) == 2
+    back = StatusMessage(
+        session="s", uptime_s=1, senses={}, windows=9, skipped=0, engine="e",
+        event="vision: back after a restart, 1.2 s lost",
+    )  # fmt: skip
+    seen.statuses = [(6.5, back)]
+    assert unsaid(seen, [kill]) == []
+
+
+@pytest.mark.parametrize(("mb", "grown"), [((100.0, 104.0), 0.04), ((100.0, 106.0), 0.06)])
+def test_growth_is_from_the_first_half_minute_to_the_last(mb: tuple[float, float], grown: float) -> None:
+    rise = [mb[0]] * 15 + [500.0] * 40 + [mb[1]] * 15
+    assert _growth(rise) == pytest.approx(grown)

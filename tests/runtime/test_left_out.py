@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ import pytest
 from msgspec import UNSET
 
 from capture.clock import VirtualClock
+from capture.messages import StreamName
 from runtime import live, network
 from runtime.bench_late import delay
 from runtime.config import Config
@@ -19,7 +20,7 @@ from runtime.engines.onnx import OnnxEngine
 from runtime.plan import DEMO
 from runtime.recording import LeftOut, Recorder, Recording, left_out
 from runtime.recording.__main__ import main
-from runtime.recording.layout import EMOTION_TOPIC, Raw
+from runtime.recording.layout import EMOTION_TOPIC, Arrival, Raw
 from runtime.session import Session
 from runtime.sources import ReplaySource
 from runtime.stream import Emotion, Message, Publisher, SessionEnd, StatusMessage, decode
@@ -126,7 +127,39 @@ def test_what_was_given_up_is_counted_and_stands_in_the_messages(
             assert message.dropped.windows == message.time.end_ns // HOP - 1 - len(before)
     end = heard[-1]
     assert isinstance(end, SessionEnd) and end.windows == len(ends(heard)) and end.skipped > 4
-    assert Recording.open(path).end == msgspec.to_builtins(end)
+    recorded = Recording.open(path).end or {}
+    assert recorded.pop("stopped_at_ns") > ends(heard)[-1] and recorded == msgspec.to_builtins(end)
+
+
+class Lingering(Replay):
+    """Capture processes that say they have ended, and take a second to be gone."""
+
+    _gone_ns = 0
+
+    @property
+    def over(self) -> bool:
+        return super().over and self.clock.now_ns() > self._gone_ns
+
+    def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
+        arrival = super().next(until_ns, wanted)
+        if arrival is None:
+            self.clock.wait_until_ns(self.clock.now_ns() + S // 10)
+        else:
+            self._gone_ns = arrival.t_arrival_ns + S
+        return arrival
+
+
+def test_windows_that_were_cut_after_the_last_message_are_cut_in_the_replay_too(tmp_path: Path) -> None:
+    path = tmp_path / "session.mcap"
+    config = Config(record=str(path), hop_s=HOP / S)
+    with Publisher(f"ipc://{tmp_path}/stream", "slow") as publisher:
+        source = Lingering(Recording.open(DEMO), paced=True)
+        engine = OnnxEngine(network.load())
+        reason = Session(config, network.load(), engine, publisher, source, name="s").run()
+    assert reason == "end of input"
+    newest_ns = max(arrival.message.stamp.t_capture_ns for arrival in Recording.open(path))
+    assert emotions(path)[-1].time.end_ns > newest_ns, "time went on"
+    assert timeless(again(path, tmp_path / "again.mcap")) == timeless(path)
 
 
 def test_all_windows_are_computed_where_that_is_asked_for(
