@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -144,6 +146,25 @@ def test_ctrl_c_ends_cleanly_with_a_complete_recording_and_no_process_left(
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     replayed = start("--replay", recording, "--fast").run_to_end()
     assert timeless(replayed) == timeless(live)
+
+
+@pytest.mark.parametrize("after_s", [0.5, 1.5, 3.0])
+def test_ctrl_c_in_a_terminal_reaches_everybody_and_nobody_complains(
+    shared: Path, endpoint: str, after_s: float
+) -> None:
+    """A terminal signals the whole group, whatever its processes are doing: importing, loading, running."""
+    command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", endpoint]
+    command += ["--input", str(shared / "media/face_and_speech.mp4")]
+    environment = os.environ | {"EMOTION_ASSETS": str(shared / "models")}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()  # it has begun
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGINT)
+    said = line + process.communicate(timeout=20)[1]
+    assert process.returncode == 0 and "Traceback" not in said and "died" not in said, said
 
 
 def test_capture_processes_end_when_the_application_is_killed(start: Start, shared: Path) -> None:
