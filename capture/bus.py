@@ -125,7 +125,7 @@ class Receiver:
 
     ``sequence.gaps`` counts messages that never came, ``corrupt`` those that could not be read or
     belong to another session or stream, or are of a type that this stream does not have; they are
-    dropped, never guessed at.
+    dropped, never guessed at. One of more than 16 MB never comes: it costs its sender the connection.
 
     Args:
         endpoint: to bind.

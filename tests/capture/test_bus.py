@@ -15,7 +15,7 @@ import zmq
 
 from capture.bus import PORTION, Receiver, Sender, Sequence, ipc, private_folder
 from capture.delivery import LOSSLESS, ORDERED
-from capture.messages import FeatureBlock, Message, Pcm, Stamp, Words, encode
+from capture.messages import FeatureBlock, Message, Pcm, Picture, Stamp, Words, encode
 
 
 @pytest.fixture
@@ -164,10 +164,11 @@ def test_words_and_sound_on_the_pipe_of_the_camera_are_refused_and_counted(
     with Sender(endpoint) as sender:
         sender.send(Words(Stamp("s", "vision", 900, 0, 0), "h", (), 0))
         sender.send(Pcm(Stamp("s", "vision", 901, 0, 0), 16_000, np.zeros(4, np.int16)))
+        sender.send(Picture(Stamp("s", "vision", 902, 0, 0), 4, 3, b"jpeg", np.zeros((0, 2), np.float32)))
         sender.send(block(0))
         messages = drain(receiver, lambda got: len(got) == 1)
-    assert seqs(messages) == [0] and receiver.corrupt == 2 and receiver.sequence.gaps == 0
-    assert receiver.last_error == "Pcm on the pipe of vision"
+    assert seqs(messages) == [0] and receiver.corrupt == 3 and receiver.sequence.gaps == 0
+    assert receiver.last_error == "Picture on the pipe of vision", "nobody asked for pictures"
 
 
 def test_garbage_on_the_pipe_is_counted_and_the_receiver_goes_on(endpoint: str, receiver: Receiver) -> None:
@@ -190,12 +191,15 @@ def test_a_message_beyond_any_size_costs_its_sender_the_connection_and_nobody_el
 ) -> None:
     bully: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
     bully.setsockopt(zmq.RECONNECT_IVL, -1)
+    gone = bully.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     bully.connect(endpoint)
     bully.send(bytes(20 << 20))
+    assert gone.poll(5000), "it is still connected"
     with Sender(endpoint) as sender:
-        time.sleep(0.2)
         sender.send(block(0))
         assert seqs(drain(receiver, lambda got: len(got) == 1)) == [0]
+    assert receiver.corrupt == 0, "it never came as far as to be counted"
+    bully.disable_monitor()
     bully.close(0)
 
 

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from capture import whisper
 from capture.agreement import HypothesisBuffer, normalised
 from capture.bus import Receiver, Sender, ipc, private_folder
 from capture.clock import HostClock
@@ -275,6 +276,30 @@ def test_what_whisper_makes_up_in_silence_is_not_said() -> None:
     room.recogniser = Recogniser(polite, room.speech)
     room.play(0.0, sound((1.0, False), (2.0, True), (6.0, False), (2.0, True), (3.0, False)))
     assert len(room.words) == 16 and all(word.text != "Thank" for word in room.words)
+
+
+def test_what_whisper_says_again_and_again_is_said_once_or_twice() -> None:
+    room = Room()
+
+    def stuck(samples: npt.NDArray[np.float32]) -> list[Word]:
+        return said("thank you " * 8, each_ms=200)
+
+    room.recogniser = Recogniser(stuck, room.speech)
+    room.play(0.0, sound((3.0, True), (3.0, False)))
+    assert 1 <= texts(room.words).count("thank you") <= 2
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, ("cpu", "int8", 1)), (1, ("cuda", "auto", 5))])
+def test_the_machine_decides_how_whisper_computes(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, expected: tuple[str, str, int]
+) -> None:
+    """No test machine has a GPU: the model is none, and what it was loaded with is looked at."""
+    loaded = []
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: gpus)
+    monkeypatch.setattr(whisper, "_load", lambda *how: loaded.append(how))
+    one = whisper.Whisper("tiny")
+    assert loaded == [("tiny", *expected[:2])]
+    assert (one.device, one.compute_type, one._beam) == expected
 
 
 def test_speech_that_whisper_cannot_read_is_bounded_too() -> None:

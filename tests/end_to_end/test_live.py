@@ -12,8 +12,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zmq
 
@@ -35,10 +37,15 @@ def timeless(emotions: list[Json]) -> list[str]:
 def test_a_film_in_real_time_gives_a_message_every_hop_with_face_and_voice(
     start: Start, shared: Path
 ) -> None:
-    film = shared / "media/face_and_speech.mp4"
+    film, began_s = shared / "media/face_and_speech.mp4", time.time()
     application = start("--input", film, "--asr", "none")
     emotions = application.run_to_end()
     begin = next(message for message in application.messages if message["type"] == "session.begin")
+    for told in (begin["started"], *(message["time"]["wall"] for message in emotions)):
+        late_s = began_s - datetime.fromisoformat(told).timestamp()
+        assert -120 < late_s < 30, "dates are of today, and of this minute"
+    walls = [datetime.fromisoformat(message["time"]["wall"]).timestamp() for message in emotions]
+    assert np.diff(walls) == pytest.approx(0.5, abs=2e-3)
     assert begin["sources"] == {"vision": f"file:{film}", "audio": f"file:{film}"}
     ends = [message["time"]["end_ns"] for message in emotions]
     assert ends == [(k + 1) * 500_000_000 for k in range(len(ends))]

@@ -62,15 +62,27 @@ def paths(pid: int) -> set[Path]:
     return {Path(row[7]) for row in rows if len(row) > 7 and row[6] in mine and row[7].startswith("/")}
 
 
+def readers_and_writers(path: Path) -> int:
+    """How many are connected to a Unix socket that somebody has bound: it has a row for each, and its own."""
+    rows = Path("/proc/net/unix").read_text().splitlines()[1:]
+    return sum(row.split()[-1] == str(path) for row in rows) - 1
+
+
 def module(pid: int) -> str:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    words = command(pid)
     return words[words.index("-m") + 1] if "-m" in words else words[0]
 
 
+def command(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+
+
+@pytest.mark.parametrize("asr", ["none", "whisper"])
 def test_a_session_listens_at_one_address_and_in_one_private_folder(
-    start: Start, shared: Path, endpoint: str
+    start: Start, shared: Path, endpoint: str, tiny_whisper: Path, asr: str
 ) -> None:
-    application = start("--input", shared / "media/face_and_speech.mp4")
+    how = f"whisper:{tiny_whisper}" if asr == "whisper" else asr
+    application = start("--input", shared / "media/face_and_speech.mp4", "--asr", how)
     application.read_until(lambda m: m["type"] == "emotion" and m["modalities"]["vision"]["present"])
     pids = {module(pid): pid for pid in family(application.process.pid)}
     assert {"runtime.live", "capture.camera", "capture.microphone"} <= set(pids)
@@ -84,6 +96,12 @@ def test_a_session_listens_at_one_address_and_in_one_private_folder(
         assert paths(pids[sense]) == set(), f"{sense} waits for nobody"
     bound = paths(pids["runtime.live"])
     assert {path.name for path in bound} == {"text", "audio", "vision"}, "no pipe for pictures or sound"
+    if asr == "whisper":  # the one pipe for sound: from the microphone's process to the recogniser's
+        (pipe,) = paths(pids["capture.transcript"])
+        assert pipe.name == "pcm" and internet(pids["capture.transcript"]) == []
+        assert readers_and_writers(pipe) == 1
+        assert f"ipc://{pipe}" in command(pids["capture.microphone"]), "and that one is the microphone's"
+        bound |= {pipe}
     (folder,) = {path.parent for path in bound}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
