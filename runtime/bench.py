@@ -280,7 +280,7 @@ def _run(options: argparse.Namespace, console: Console) -> bool:
             model, language = options.model, options.language
             asr(console, options.file, options.reference, model, options.chunk, language, options.json)
         case "bus":
-            hops(console, options.messages)
+            return hops(console, options.messages)
         case "late":
             late(console, options.file)
         case "page":

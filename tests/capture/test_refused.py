@@ -230,6 +230,33 @@ def test_a_microphone_that_is_in_use_is_busy(alsa: dict[str, str]) -> None:
     assert reason == "busy" and "'studio'" in told and "close the program that uses it" in told
 
 
+WAITING = """
+from types import SimpleNamespace
+from capture.hot_plug import when_there
+from capture.sound_device import SoundDevice
+
+held = SoundDevice("studio")
+said = []
+
+def pause(seconds):
+    held.close()  # its user has closed it
+    return True
+
+link = SimpleNamespace(by_hand=False, status=lambda *how: said.append(how), pause=pause)
+print(when_there(link, lambda: SoundDevice("studio")).description, *said[0], len(said))
+"""
+
+
+def test_a_microphone_that_was_in_use_is_opened_when_it_is_free(alsa: dict[str, str]) -> None:
+    """Real PortAudio; who holds the device is in the same process, for ALSA's own devices know no other."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING], cwd=ROOT, env=os.environ | alsa, capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("studio (96000 Hz) absent busy microphone 'studio' cannot be opened")
+    assert done.stdout.endswith(" 1\n"), "looked once, waited once"
+
+
 def test_a_microphone_that_may_not_be_opened_says_so_and_what_mends_it(
     alsa: dict[str, str], folder: Path
 ) -> None:
