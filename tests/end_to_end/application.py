@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,19 @@ def without_pytest() -> dict[str, str]:
 class Application:
     """`python -m runtime.live` in a process of its own, and a subscriber of plain pyzmq and json."""
 
-    def __init__(self, endpoint: str, environment: dict[str, str], *arguments: str) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        environment: dict[str, str],
+        *arguments: str,
+        python: Sequence[str] = ("-m", "runtime.live"),
+    ) -> None:
         self.messages: list[Json] = []
         self._socket = zmq.Context.instance().socket(zmq.SUB)
         self._socket.connect(endpoint)
         self._socket.subscribe("emotion")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", endpoint, *arguments],
+            [sys.executable, *python, "--no-dashboard", "--endpoint", endpoint, *arguments],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
