@@ -75,7 +75,7 @@ MEANING = {
     "SessionBegin.config": "every setting under its name",
     "SessionBegin.model": "which network",
     "SessionBegin.streams": "sense: hash of what its features are",
-    "SessionBegin.sources": "sense: the device, file or recording that it comes from",
+    "SessionBegin.sources": "sense: the device, file, recording or recogniser that it comes from",
     "SessionBegin.software": "name and version of the application",
     "SessionBegin.passed_over": "engine that was preferred: why it does not run",
     "StatusMessage.uptime_s": "seconds since the session began",

@@ -15,6 +15,12 @@ FILES = sorted(path for folder in ("capture", "runtime") for path in (ROOT / fol
 HARMFUL = {
     "pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml", "torch",
 }  # fmt: skip
+# Pickles what it hands over; here only to a child that the program itself has started, over their own pipe.
+BETWEEN_OWN = "multiprocessing", "concurrent"
+OWN_CHILDREN = {
+    "runtime/engines/worker.py", "runtime/doctor/finding.py",
+    "runtime/bench_engine.py", "runtime/bench_bus.py",
+}  # fmt: skip
 CALLS = {"recv_pyobj", "send_pyobj", "read_pickle", "to_pickle", "eval", "exec"}
 
 
@@ -23,9 +29,11 @@ def findings(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Import(names=names):
-                yield from (name.name for name in names if name.name.split(".")[0] in HARMFUL)
-            case ast.ImportFrom(module=str(module), level=0) if module.split(".")[0] in HARMFUL:
-                yield module
+                yield from (
+                    name.name for name in names if name.name.split(".")[0] in (*HARMFUL, *BETWEEN_OWN)
+                )
+            case ast.ImportFrom(module=str(module), level=0):
+                yield from {module} if module.split(".")[0] in (*HARMFUL, *BETWEEN_OWN) else ()
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in CALLS:
                 yield f"{name}()"
             case ast.keyword(arg="allow_pickle", value=value):
@@ -37,14 +45,20 @@ def findings(source: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_that_captures_or_serves_knows_no_pickle(path: Path) -> None:
-    assert list(findings(path.read_text())) == []
+    found = set(findings(path.read_text()))
+    if str(path.relative_to(ROOT)) in OWN_CHILDREN:
+        own = {name for name in found if name.startswith(BETWEEN_OWN)}
+        assert own, "it starts no child any more: take it from the list"
+        found -= own
+    assert found == set()
 
 
 @pytest.mark.parametrize(
     "source",
     [
         "import pickle", "def f():\n    from pickle import loads", "import numpy, dill.source",
-        "socket.recv_pyobj()", "np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=flag)",
+        "from multiprocessing import Pipe", "import concurrent.futures", "socket.recv_pyobj()",
+        "np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=flag)",
     ],
 )  # fmt: skip
 def test_the_search_finds_what_it_looks_for(source: str) -> None:
