@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import msgspec
+import numpy as np
 
-from capture import media, subtitles
+from capture import frames, media, subtitles
 from capture.features import spec
 from capture.features.wordpiece import WordPiece
 from capture.track import Track
@@ -38,6 +40,7 @@ threads = 2
 share_words = true
 """
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "and", "so", "##me", "my", ".")
+MOST_FRAMES = 1000  # more than any input has
 Writes = Callable[..., Callable[[bytes], object]]
 
 
@@ -63,6 +66,8 @@ def targets(folder: Path, captions: Path, in_file: Writes) -> tuple[Target, ...]
         Target(
             "film's sound", films, in_file("film", lambda p: _frames(p, "audio")), (SourceError,), tries=40
         ),
+        # OpenCV and its FFmpeg: what a network camera sends, pictures one behind the other or a film
+        Target("network camera", (_mjpeg(), films[0]), in_file("camera", _seen), (), tries=40),
         # capture.subtitles
         Target(
             "WebVTT", (captions.read_bytes(), ROLLING), in_file("a.vtt", subtitles.read), (SourceError,),
@@ -114,6 +119,27 @@ def _films(folder: Path) -> tuple[bytes, ...]:
     made = [film(folder / f"film.{kind}", seconds=0.3, rate_hz=8000) for kind in ("mkv", "avi", "mov")]
     made.append(film(folder / "sound.wav", seconds=0.3, rate_hz=8000, pictures=False))
     return tuple(path.read_bytes() for path in made)
+
+
+def _mjpeg() -> bytes:
+    """Three small pictures, one behind the other."""
+    rng = np.random.default_rng(0)
+    encoded = (cv2.imencode(".jpg", rng.integers(0, 255, (24, 32, 3)).astype(np.uint8))[1] for _ in range(3))
+    return b"".join(one.tobytes() for one in encoded)
+
+
+def _seen(path: Path) -> None:
+    """Every picture that is announced, as the camera's process takes it, to the end."""
+    camera = frames._open(str(path))
+    for _ in range(MOST_FRAMES):
+        if not camera.grab():
+            break
+        decoded, bgr = camera.retrieve()
+        if decoded:
+            assert frames._to_rgb(bgr).ndim == 3
+    else:
+        raise AssertionError(f"more than {MOST_FRAMES} pictures")
+    camera.release()
 
 
 def _frames(path: Path, kind: Any) -> None:
