@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -22,13 +23,13 @@ import numpy.typing as npt
 import pytest
 
 from capture.bus import Receiver, ipc, private_folder
-from capture.clock import HostClock
-from capture.features.audio import AudioFeatures
-from capture.link import Go
-from capture.messages import Pcm
-from capture.microphone import _news
-from capture.sound import Resampler
-from capture.sound_device import SoundDevice
+from capture.clock import Clock, HostClock, VirtualClock
+from capture.features.audio import SPEC, AudioFeatures
+from capture.link import Go, Link
+from capture.messages import Pcm, State
+from capture.microphone import _news, read_device
+from capture.sound import Resampler, Sound
+from capture.sound_device import Buffer, SoundDevice
 from capture.track import Track
 from capture.trouble import SourceError
 
@@ -310,3 +311,57 @@ def test_a_drift_is_told_again_only_when_it_has_changed() -> None:
     told = None
     said = [told := _news(told, ppm) for ppm in (None, 20.0, 22.0, 24.9, 25.1, 24.0, None, 12.0)]
     assert said == [None, 20.0, 20.0, 20.0, 25.1, 25.1, 25.1, 12.0]
+
+
+class SlowCard:
+    """A sound card whose quartz is off; its converter's times are right but for jitter. Time is virtual."""
+
+    rate_hz, channels, description, active = 16_000, 1, "slow card", True
+
+    def __init__(self, ppm: float, seconds: float, link: Heard) -> None:
+        self._link, self._left, self._n = link, round(seconds * 50), 0
+        self._period_ns = 20e6 * (1 + ppm / 1e6)
+        self._rng = np.random.default_rng(0)
+        self.buffers = self
+
+    def get(self, timeout: float) -> Buffer:
+        t_ns = round(self._n * self._period_ns + self._rng.integers(0, 2_000_000))
+        samples = self._rng.integers(-3000, 3000, (320, 1)).astype(np.int16)
+        self._n += 1
+        self._link.stopping = self._n >= self._left
+        self._link.clock.wait_until_ns(t_ns + 20_000_000)
+        return Buffer(samples, t_ns, self._link.clock.now_ns(), False)
+
+    def start(self, clock: Clock) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Heard(Link):
+    """Keeps what a process would publish."""
+
+    def __init__(self) -> None:
+        super().__init__("audio", SPEC, "test", None)
+        self.clock = VirtualClock()
+        self.times_ns: list[int] = []
+        self.details: list[str] = []
+
+    def features(self, times_ns: npt.NDArray[np.int64], values: object, t_ready_ns: int) -> None:
+        self.times_ns += times_ns.tolist()
+
+    def status(self, state: State, reason: str | None = None, detail: str = "") -> None:
+        self.details.append(detail)
+
+    def beat(self) -> None: ...
+
+
+@pytest.mark.parametrize("ppm", [200.0, -150.0, 0.0])
+def test_a_card_that_runs_slow_or_fast_is_corrected_and_said(ppm: float) -> None:
+    """Ninety seconds of a made card through the real loop: uncorrected, 200 ppm would be 18 ms by then."""
+    link = Heard()
+    read_device(link, cast("SoundDevice", SlowCard(ppm, 90, link)), Sound(link))
+    times = np.array(link.times_ns)
+    right = times[0] + np.arange(len(times)) * 20e6 * (1 + ppm / 1e6)
+    assert len(times) > 89 * 50 and np.abs(times[-500:] - right[-500:]).max() < 4e6
+    (told,) = {found[1] for detail in link.details if (found := re.search(r"off by ([+-]\d+) ppm", detail))}
+    assert int(told) == pytest.approx(ppm, abs=12)

@@ -17,8 +17,8 @@ from runtime.stream.publish import GREETED_AT_ONCE
 
 came: list[str] = []  # the endpoint, for each who came and went
 Trouble = Callable[[str, threading.Event], None]
-PERIOD_S = 0.005
-COUNT = 600  # three seconds
+PERIOD_S = 0.002
+COUNT = 1600  # three seconds; more than is kept for one who never reads
 
 
 @pytest.fixture
