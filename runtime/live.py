@@ -168,13 +168,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         return _refuse(console, error)
     except KeyboardInterrupt:
-        console.print("stopped before the session began")
-        return 130
+        return _stopped(console)
     try:
         console.print(configuration(plan))
         return _run(plan, publisher, console)
     except USER_ERRORS as error:
         return _refuse(console, error)
+    except KeyboardInterrupt:  # before Ctrl-C is the session's
+        return _stopped(console)
     finally:
         publisher.close()
 
@@ -242,6 +243,11 @@ def configuration(plan: Plan) -> Table:
 def _refuse(console: Console, error: Exception) -> int:
     console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
     return 2
+
+
+def _stopped(console: Console) -> int:
+    console.print("stopped before the session began")
+    return 130
 
 
 class _JsonLines(logging.Formatter):
