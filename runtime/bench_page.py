@@ -24,8 +24,8 @@ from rich.table import Table
 
 from runtime import proc
 from runtime.bench_engine import BenchError
-from runtime.bench_soak import endless_film
 from runtime.dashboard.start import HOW_TO_GET, installed
+from runtime.endless_film import endless_film
 from runtime.stream import Emotion, SessionEnd, subscribe
 
 WARM_WINDOWS = 12  # before the clock starts: imports, the first second of a page

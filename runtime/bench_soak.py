@@ -1,18 +1,14 @@
 """Soak: the whole application for minutes or hours, on a film that does not end, with faults on purpose.
 
-The camera, microphone and transcript processes run in real time. Every few seconds something bad is
-done to one of them, or to the application, or to its subscribers, drawn from a seed so that a run can
-be repeated; what is reported is measured from outside: the stream by subscribing, memory and handles
-from /proc. A window that misses a sense, a hole in the windows or a growing count of lost samples must
-have a fault of that sense, or of the application, beside it; what has none is an unexplained gap. So is
-whatever a subscriber misses, and an answer that is not in the recording. The camera's policy is the newest
-frame only: one that is overtaken, in a window that is observed throughout all the same, is no gap.
+The camera, microphone and transcript processes run in real time, a page is served and all is recorded. Every
+few seconds something bad is done to one of them, or to the application, or to its subscribers, drawn from a
+seed so that a run can be repeated; what is reported is measured from outside: the stream by subscribing,
+memory and handles from /proc. What is a gap, ``runtime.verdict`` says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import socket
 import statistics
@@ -22,108 +18,37 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-import av
 from msgspec import UNSET, UnsetType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from capture import subtitles
 from runtime import proc
 from runtime.bench_engine import BenchError
 from runtime.dashboard.start import installed
-from runtime.ladder import MEANING
-from runtime.mischief import (
-    EVERYTHING,
-    JUNK,
-    LONG_STALL_S,
-    MODULES,
-    NOISE,
-    PAGE,
-    PAGE_KILLED,
-    Fault,
-    Mischief,
-)
+from runtime.endless_film import endless_film
+from runtime.mischief import EVERYTHING, LONG_STALL_S, MODULES, PAGE, Fault, Mischief
 from runtime.recording import Recording
 from runtime.stream import Emotion, SessionEnd, StatusMessage, decode, subscribe
+from runtime.verdict import (
+    NEAR_S,
+    Seen,
+    Weight,
+    back_s,
+    beside,
+    growth,
+    late,
+    overtaken,
+    unexplained,
+    unsaid,
+    watched,
+)
 
-BACK_S = 3.0  # a process that was killed or stalled must be back within this
 FLAT = 0.05  # the application may grow by so much, after the warm-up
 LONG = 20.0  # minutes; a shorter run is too short to tell
-LOST_S = 3.0  # what is counted as lost within this after a fault is explained by it
-NEAR_S = 8.0  # and a sense that is absent: the longest window still has the hole inside
-EASED_S = 2.0  # a status tells every second what is given up
-CONTENT = {"no_face", "no_speech", "no_words"}  # what the film may show, no matter how well all runs
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """What the application weighed."""
-
-    at_s: float
-    mb: float
-    others: dict[tuple[str, int], float]  # MB of the processes that it started, by sense or page, and pid
-    files: int
-
-    @property
-    def all_mb(self) -> float:
-        return self.mb + sum(self.others.values())
-
-
-@dataclass(slots=True)
-class Seen:
-    """What a subscriber saw, and what /proc said meanwhile."""
-
-    windows: list[tuple[float, Emotion]] = field(default_factory=list)
-    statuses: list[tuple[float, StatusMessage]] = field(default_factory=list)
-    memory: list[Weight] = field(default_factory=list)
-    end: SessionEnd | None = None
-
-
-def endless_film(clip: Path, folder: Path, minutes: float) -> Path:
-    """The clip again and again, without encoding it anew; its subtitles, too. Raises BenchError."""
-    path = folder / "film.mkv"
-    with av.open(str(clip)) as one:
-        length_s = (one.duration or 0) / av.time_base
-    if length_s <= 0:
-        raise BenchError(f"{clip} has no length: expected a film with a face and a voice")
-    rounds = int(minutes * 60 / length_s) + 2
-    with av.open(str(path), "w") as out, av.open(str(clip)) as one:
-        copies = {stream.index: out.add_stream_from_template(stream) for stream in one.streams}
-        for number in range(rounds):
-            later_s = Fraction(length_s).limit_denominator(100_000) * number
-            one.seek(0)
-            for packet in one.demux():
-                if packet.dts is None or packet.pts is None or packet.time_base is None:
-                    continue
-                later = round(later_s / packet.time_base)
-                packet.pts, packet.dts = packet.pts + later, packet.dts + later
-                packet.stream = copies[packet.stream_index]
-                out.mux(packet)
-    words = subtitles.find(clip)
-    if words is not None:
-        _repeat_words(words, path.with_suffix(".vtt"), length_s, rounds)
-    return path
-
-
-def _repeat_words(words: Path, path: Path, length_s: float, rounds: int) -> None:
-    heard = subtitles.read(words)
-    with path.open("w") as file:
-        file.write("WEBVTT\n")
-        for number in range(rounds):
-            for word in heard:
-                start_s, end_s = (t_ns / 1e9 + number * length_s for t_ns in (word.start_ns, word.end_ns))
-                file.write(f"\n{_clock(start_s)} --> {_clock(end_s)}\n{word.text}\n")
-
-
-def _clock(seconds: float) -> str:
-    ms = round(seconds * 1000)
-    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
 
 
 class Soak:
@@ -231,82 +156,6 @@ def _newest_ns(message: Emotion, name: str) -> int:
     return 0 if lag_ms is UNSET else round(time_.end_ns - lag_ms * 1e6)
 
 
-def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
-    """Every loss without a fault beside it, in words.
-
-    A window that is left out is explained where the session says that it gives every second one up, and a
-    frame where the camera had a newer one: see ``overtaken``.
-    """
-    passed = {at_s for at_s, _ in overtaken(seen)}
-    given_up = [at_s for at_s, status in seen.statuses if MEANING["hop"] in status.eased]
-
-    found = []
-    first = [(at_s, message) for at_s, message in seen.windows if message.revises is None]
-    for (_, before), (at_s, message) in pairwise(first):
-        missing = round((message.time.end_ns - before.time.end_ns) / 1e9 / hop_s) - 1
-        every_second = missing == 1 and any(abs(at_s - t_s) < EASED_S for t_s in given_up)
-        if missing and not every_second and not _beside(at_s, "windows", faults):
-            found.append(f"{at_s:.1f} s: {missing} windows missing")
-        for name in ("text", "audio", "vision"):
-            sense = getattr(message.modalities, name)
-            deaf = name == "text" and not sense.coverage  # nobody has listened, whatever it says
-            absent = not sense.present and (sense.reason not in CONTENT or deaf)
-            if absent and not _beside(at_s, name, faults, NEAR_S):
-                found.append(f"{at_s:.1f} s: {name} absent: {sense.reason}")
-            lost = getattr(message.dropped, name) - getattr(before.dropped, name)
-            if lost > 0 and not _beside(at_s, name, faults) and not (name == "vision" and at_s in passed):
-                found.append(f"{at_s:.1f} s: {lost} samples of {name} lost")
-    for (_, before), (at_s, message) in pairwise(seen.windows):
-        if message.seq != before.seq + 1:
-            found.append(f"{at_s:.1f} s: {message.seq - before.seq - 1} messages lost to the subscriber")
-    return found
-
-
-def _beside(at_s: float, what: str, faults: list[Fault], after_s: float = LOST_S) -> bool:
-    """Whether a fault explains that a sense, or the windows, lost something then."""
-    return any(begin <= at_s <= end for begin, end in _excuses(what, faults, after_s))
-
-
-def _excuses(what: str, faults: list[Fault], after_s: float) -> list[tuple[float, float]]:
-    return [
-        (fault.at_s - 1, min(fault.well_s or math.inf, (fault.over_s or fault.at_s) + BACK_S) + after_s)
-        for fault in faults
-        if what in fault.hits
-    ]
-
-
-def watched(what: str, faults: list[Fault], seconds: float) -> float:
-    """The share of the time in which no fault would explain a loss."""
-    excused, until_s = 0.0, 0.0
-    for begin, end in sorted(_excuses(what, faults, LOST_S)):
-        begin, end = max(begin, until_s), min(end, seconds)
-        excused += max(0.0, end - begin)
-        until_s = max(until_s, end)
-    return 1 - excused / seconds
-
-
-def overtaken(seen: Seen) -> list[tuple[float, int]]:
-    """When frames were overtaken by newer ones, and how many, in windows that were observed throughout.
-
-    None may have been lost on the pipe from the camera, which the statuses tell apart.
-    """
-    found = []
-    first = [(at_s, message) for at_s, message in seen.windows if message.revises is None]
-    for (_, before), (at_s, message) in pairwise(first):
-        lost = message.dropped.vision - before.dropped.vision
-        sense = message.modalities.vision
-        if lost > 0 and sense.present and sense.coverage == 1 and not _holes(seen, at_s):
-            found.append((at_s, lost))
-    return found
-
-
-def _holes(seen: Seen, at_s: float) -> int:
-    """Messages of the camera that the pipe lost around a time, by the statuses before and after it."""
-    near = (status.senses["vision"].gaps for t_s, status in seen.statuses if abs(t_s - at_s) < EASED_S)
-    counts = [count for count in near if count is not UNSET]
-    return max(counts) - min(counts) if counts else 0
-
-
 def soak(
     console: Console, clip: Path, minutes: float, seed: int, endpoint: str, asr: str | None = None
 ) -> bool:
@@ -348,7 +197,7 @@ def report(
     assert seen.end is not None
     table = Table("fault", "times", "back after, s (median, worst)", title=f"{minutes:g} minutes of faults")
     for kind, times in sorted(Counter(fault.kind for fault in faults).items()):
-        after = [_back_s(fault) for fault in faults if fault.kind == kind and fault.well_s is not None]
+        after = [back_s(fault) for fault in faults if fault.kind == kind and fault.well_s is not None]
         shown = f"{statistics.median(after):.1f}, {max(after):.1f}" if after else ""
         table.add_row(kind, str(times), shown)
     console.print(table)
@@ -357,7 +206,7 @@ def report(
     middle, worst = (latencies[int(len(latencies) * share)] for share in (0.5, 0.95))
     end = seen.end
     hop_s = 0.5 if len(seen.windows) < 2 else _hop_s(seen)
-    passed = [(at_s, count) for at_s, count in overtaken(seen) if not _beside(at_s, "vision", faults)]
+    passed = [(at_s, count) for at_s, count in overtaken(seen) if not beside(at_s, "vision", faults)]
     answers = {message.seq for _, message in seen.windows}
     rows = {
         "windows": f"{end.windows}, and {end.skipped} given up",
@@ -383,7 +232,7 @@ def report(
     gaps = unexplained(seen, faults, hop_s)
     gaps += [f"answer {seq} is not in the recording" for seq in sorted(answers - kept)]
     wrong = [*late(faults), *unsaid(seen, faults)]
-    if minutes >= LONG and (grown := _growth([row.mb for row in warm])) > FLAT:
+    if minutes >= LONG and (grown := growth([row.mb for row in warm])) > FLAT:
         wrong.append(f"the application grew by {grown:.1%}")
     for line in gaps[:20]:
         console.print(f"[red]unexplained[/] {line}", highlight=False)
@@ -393,41 +242,9 @@ def report(
     return not gaps and not wrong
 
 
-def late(faults: list[Fault]) -> list[str]:
-    """Whoever was not back in time: a sense that was killed or stalled, the page."""
-    return [
-        f"{fault.sense or 'the page'}, {fault.kind} at {fault.at_s:.0f} s: back after {_back_s(fault):.1f} s"
-        for fault in faults
-        if (fault.sense or fault.kind == PAGE_KILLED) and _back_s(fault) > BACK_S
-    ]
-
-
-def unsaid(seen: Seen, faults: list[Fault]) -> list[str]:
-    """Kills whose loss was not published, and junk that was not counted."""
-    said = [(at_s, status.event) for at_s, status in seen.statuses if status.event]
-    found = [
-        f"{fault.sense}, killed at {fault.at_s:.0f} s: what was lost is not said"
-        for fault in faults
-        if fault.kind == "killed"
-        and not any(
-            fault.at_s <= at_s <= fault.at_s + NEAR_S
-            and str(event).startswith(f"{fault.sense}: back after a restart")
-            for at_s, event in said
-        )
-    ]
-    sent = JUNK * sum(fault.kind == NOISE for fault in faults)
-    counted = 0 if seen.end is None else sum(sense.corrupt for sense in seen.end.senses.values())
-    return found if sent == counted else [*found, f"{counted} of {sent} messages of junk were counted"]
-
-
-def _growth(mb: list[float]) -> float:
-    """From the first half minute to the last one."""
-    return statistics.median(mb[-15:]) / statistics.median(mb[:15]) - 1
-
-
 def _told(mb: list[float]) -> str:
     head, tail = (statistics.median(part) for part in (mb[:15], mb[-15:]))
-    return f"{head:.1f} at first, {tail:.1f} in the end: {_growth(mb):+.1%}"
+    return f"{head:.1f} at first, {tail:.1f} in the end: {growth(mb):+.1%}"
 
 
 def _of_the_oldest(memory: list[Weight]) -> str:
@@ -441,20 +258,13 @@ def _of_the_oldest(memory: list[Weight]) -> str:
         life = max((life for (name, _), life in lives.items() if name == kind), key=len)
         grown = [mb for at_s, mb in life if at_s > life[0][0] + 60]
         if grown:
-            told.append(f"{kind} {_growth(grown):+.1%} in {(life[-1][0] - life[0][0]) / 60:.0f} min")
+            told.append(f"{kind} {growth(grown):+.1%} in {(life[-1][0] - life[0][0]) / 60:.0f} min")
     return ", ".join(told)
 
 
 def _share(seen: Seen) -> float:
     """Of the status messages, how many tell of something that was given up."""
     return sum(bool(status.eased) for _, status in seen.statuses) / max(len(seen.statuses), 1)
-
-
-def _back_s(fault: Fault) -> float:
-    """From the end of a fault to a window with a new sample of the sense; infinite: never."""
-    if fault.well_s is None or fault.over_s is None:
-        return float("inf")
-    return fault.well_s - fault.over_s
 
 
 def _hop_s(seen: Seen) -> float:

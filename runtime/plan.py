@@ -20,7 +20,8 @@ from runtime.config import Config, ConfigError
 from runtime.engine import Engine
 from runtime.network import Network
 from runtime.recording import Recording, RecordingError
-from runtime.sources import LiveSource, ReplaySource, Source
+from runtime.replay_source import ReplaySource
+from runtime.sources import LiveSource, Source
 from runtime.supervisor import Sense
 
 DEMO = Path(__file__).parent / "demo" / "face_and_speech.mcap"

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import zmq
 
-from runtime.bench_soak import endless_film
+from runtime.endless_film import endless_film
 from tests.end_to_end.application import ROOT, Application, Json
 
 Start = Callable[..., Application]

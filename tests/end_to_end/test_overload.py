@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.bench_soak import endless_film
+from runtime.endless_film import endless_film
 from runtime.ladder import MEANING, STEPS
 from tests.end_to_end.application import Application
 from tests.end_to_end.test_live import timeless

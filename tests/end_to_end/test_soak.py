@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from runtime import mischief
-from runtime.bench_soak import Soak, endless_film, recorded, unsaid
+from runtime.bench_soak import Soak, recorded
+from runtime.endless_film import endless_film
+from runtime.verdict import unsaid
 from tests.end_to_end.application import ROOT
 
 KINDS = {

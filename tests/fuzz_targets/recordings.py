@@ -24,10 +24,10 @@ from runtime.recording.export import Format, export
 from runtime.recording.info import summarise, tables
 from runtime.recording.layout import CAPTURE_TOPICS, EMOTION_TOPIC, END_RECORD, FORMAT, SESSION_RECORD
 from runtime.recording.repair import repair
+from runtime.replay_source import ReplaySource
 from runtime.report.gather import gather
 from runtime.report.page import render
 from runtime.session import Session
-from runtime.sources import ReplaySource
 from runtime.stream import Message, Publisher
 from runtime.windows import Window
 from tests.fuzz_targets.messages import SECOND, captured, dumps_message, loads_message, shared

@@ -12,22 +12,13 @@ import pytest
 from capture import subtitles
 from capture.media import probe
 from runtime.bench_engine import BenchError
-from runtime.bench_soak import (
-    LOST_S,
-    Seen,
-    _growth,
-    endless_film,
-    late,
-    overtaken,
-    unexplained,
-    unsaid,
-    watched,
-)
+from runtime.endless_film import endless_film
 from runtime.ladder import MEANING
 from runtime.mischief import EVERYTHING, Fault
 from runtime.plan import DEMO
 from runtime.recording import Recording
 from runtime.stream import Emotion, Lost, Modality, SenseStatus, StatusMessage, decode
+from runtime.verdict import LOST_S, Seen, growth, late, overtaken, unexplained, unsaid, watched
 
 
 @pytest.fixture
@@ -187,4 +178,4 @@ def test_a_kill_that_is_not_published_and_junk_that_is_not_counted_are_told(seen
 @pytest.mark.parametrize(("mb", "grown"), [((100.0, 104.0), 0.04), ((100.0, 106.0), 0.06)])
 def test_growth_is_from_the_first_half_minute_to_the_last(mb: tuple[float, float], grown: float) -> None:
     rise = [mb[0]] * 15 + [500.0] * 40 + [mb[1]] * 15
-    assert _growth(rise) == pytest.approx(grown)
+    assert growth(rise) == pytest.approx(grown)

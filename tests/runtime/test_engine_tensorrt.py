@@ -41,8 +41,8 @@ from runtime.engines.progress import Phases
 from runtime.engines.trt_build import BuildError, Built, NoMemory
 from runtime.plan import DEMO
 from runtime.recording import Recording
+from runtime.replay_source import ReplaySource
 from runtime.session import Session
-from runtime.sources import ReplaySource
 from runtime.stream import Emotion, Message, Publisher, SessionBegin, StatusMessage, subscribe
 from runtime.windows import Window
 

@@ -19,8 +19,8 @@ from runtime.engines.onnx import OnnxEngine
 from runtime.ladder import CALM_NS, MAX_CALM_NS, STEPS, Change, Ladder
 from runtime.plan import DEMO
 from runtime.recording import Recording
+from runtime.replay_source import ReplaySource
 from runtime.session import Session
-from runtime.sources import ReplaySource
 from runtime.stream import Emotion, Message, Publisher, SessionEnd, StatusMessage
 from runtime.windows import Window
 

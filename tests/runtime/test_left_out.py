@@ -21,8 +21,8 @@ from runtime.plan import DEMO
 from runtime.recording import LeftOut, Recorder, Recording, left_out
 from runtime.recording.__main__ import main
 from runtime.recording.layout import EMOTION_TOPIC, Arrival, Raw
+from runtime.replay_source import ReplaySource
 from runtime.session import Session
-from runtime.sources import ReplaySource
 from runtime.stream import Emotion, Message, Publisher, SessionEnd, StatusMessage, decode
 from runtime.windows import Window
 
