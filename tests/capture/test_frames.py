@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture.frames import Frame, Newest
+from capture.clock import VirtualClock
+from capture.features.vision import SPEC
+from capture.frames import Frame, Newest, from_camera
+from capture.link import Link
 from capture.rate_cap import RateCap
 from capture.trouble import SourceError
 
@@ -40,6 +43,33 @@ def test_no_time_stamps_pass_faster_than_the_rate(steps_ns: list[int]) -> None:
 def test_the_cap_brings_any_rate_down_to_30(fps: int, expected: int) -> None:
     cap = RateCap(30)
     assert sum(cap.passes(i * 10**9 // fps) for i in range(10 * fps)) == pytest.approx(10 * expected, abs=1)
+
+
+class Webcam:
+    """Gives pictures at times of its own, on a clock that it moves."""
+
+    def __init__(self, times_ns: list[int], link: Link) -> None:
+        self._times_ns, self._link = iter(times_ns), link
+
+    def grab(self) -> bool:
+        self._link.clock.wait_until_ns(next(self._times_ns))
+        return True
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        self._link.clock.wait_until_ns(self._link.clock.now_ns() + 3_000_000)  # decoding takes a while
+        return True, np.zeros((2, 2, 3), np.uint8)
+
+
+@given(st.lists(st.integers(4_000_000, 200_000_000), min_size=2, max_size=60), st.integers(0, 2 * 10**9))
+def test_a_webcams_jitter_is_left_as_it_is(steps_ns: list[int], delay_ns: int) -> None:
+    """Each picture has the time at which it was grabbed, less the known delay: no smoothing, no grid."""
+    link = Link("vision", SPEC, "test", None)
+    link.clock = VirtualClock()
+    times_ns = np.cumsum(steps_ns).tolist()
+    frames = from_camera(Webcam(times_ns, link), "device:0", link, RateCap(1e9), delay_ns)
+    seen = [one for _, one in zip(times_ns, frames, strict=False) if isinstance(one, Frame)]
+    assert [one.t_ns for one in seen] == [t_ns - delay_ns for t_ns in times_ns]
+    assert [one.t_ready_ns for one in seen] == [t_ns + 3_000_000 for t_ns in times_ns]
 
 
 def frame(t_ns: int) -> Frame:
