@@ -29,6 +29,7 @@ from runtime.supervisor import Exit, Restart, Sense, Supervisor
 READY_S = 60.0  # how long the slowest process may take to load its models
 POLL_MS = 100
 EASED_HZ = 10.0  # faces a second when the machine cannot keep up
+CORRUPT_S = 1.0  # between two events that tell of messages that could not be read
 FINAL_S = 2.0  # how long after the last process the last message may come
 
 _FINAL: frozenset[State] = frozenset({"absent", "ended", "failed"})
@@ -133,6 +134,7 @@ class LiveSource:
         self._heard_ns: dict[StreamName, int] = {}
         self._died_ns: dict[StreamName, int] = {}
         self._corrupt_said: dict[StreamName, int] = dict.fromkeys(STREAMS, 0)
+        self._corrupt_at: dict[StreamName, float] = dict.fromkeys(STREAMS, 0.0)  # when it may be said again
         self._unread: dict[StreamName, int] = {}  # by the processes themselves
         self._injected: deque[Arrival] = deque()
         self._absent = absent
@@ -180,9 +182,7 @@ class LiveSource:
         for stream in (*wanted[self._turn % len(wanted) :], *wanted[: self._turn % len(wanted)]):
             receiver = self._receivers[stream]
             message = receiver.receive()
-            if receiver.corrupt > self._corrupt_said[stream]:
-                self._corrupt_said[stream] = receiver.corrupt
-                self.events.append(f"{stream}: corrupt message dropped: {receiver.last_error}")
+            self._tell_corrupt(stream, receiver)
             if message is None:
                 continue
             self._supervisor.heard(stream)
@@ -202,6 +202,15 @@ class LiveSource:
 
     def origins(self) -> dict[str, str]:
         return self._origins
+
+    def _tell_corrupt(self, stream: StreamName, receiver: Receiver) -> None:
+        """Say what could not be read: the first at once, a flood of them once a second."""
+        new = receiver.corrupt - self._corrupt_said[stream]
+        if new and time.monotonic() >= self._corrupt_at[stream]:
+            self._corrupt_said[stream] = receiver.corrupt
+            self._corrupt_at[stream] = time.monotonic() + CORRUPT_S
+            told = "corrupt message" if new == 1 else f"{new} corrupt messages"
+            self.events.append(f"{stream}: {told} dropped: {receiver.last_error}")
 
     def eases(self) -> tuple[Step, ...]:
         steps: tuple[Step, ...] = ()

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -223,10 +224,7 @@ def test_a_language_that_whisper_does_not_know_is_said_and_the_rest_runs(
 def test_a_corrupt_message_on_the_bus_is_dropped_counted_and_published(start: Start, shared: Path) -> None:
     application = start("--input", shared / "media/face_and_speech.mp4")
     application.read_until(lambda m: m["type"] == "emotion")
-    command = (
-        Path(f"/proc/{child(application.process.pid, 'capture.camera')}/cmdline").read_bytes().split(b"\0")
-    )
-    pipe = command[command.index(b"--endpoint") + 1].decode()
+    pipe = pipe_of(application, "capture.camera")
     assert Path(pipe.removeprefix("ipc://")).parent.stat().st_mode & 0o777 == 0o700
     with zmq.Context.instance().socket(zmq.PUSH) as intruder:
         intruder.connect(pipe)
@@ -237,6 +235,27 @@ def test_a_corrupt_message_on_the_bus_is_dropped_counted_and_published(start: St
         lambda m: m["type"] == "emotion" and m["modalities"]["vision"]["present"]
     )
     assert following["dropped"]["vision"] == 0
+
+
+def test_a_flood_on_one_pipe_costs_the_other_senses_nothing(start: Start, shared: Path) -> None:
+    application = start("--input", shared / "media/face_and_speech.mp4", "--asr", "none")
+    application.read_until(lambda m: m["type"] == "emotion" and m["modalities"]["audio"]["present"])
+    sent, until = 0, time.monotonic() + 4
+    intruder: zmq.Socket[bytes]
+    with zmq.Context.instance().socket(zmq.PUSH) as intruder:
+        intruder.setsockopt(zmq.LINGER, 0)
+        intruder.connect(pipe_of(application, "capture.camera"))
+        while time.monotonic() < until and sent < 1_000_000:
+            if intruder.poll(10, zmq.POLLOUT):
+                intruder.send_multipart([b"\xc1 not msgpack", bytes(200)])
+                sent += 1
+    emotions = application.run_to_end()
+    ends = [message["time"]["end_ns"] for message in emotions]
+    assert {b - a for a, b in pairwise(ends)} == {500_000_000}, "not a window is missing"
+    assert all(m["modalities"]["audio"]["coverage"] == 1 for m in emotions if m["time"]["end_ns"] >= 4e9)
+    end = application.messages[-1]
+    assert end["senses"]["audio"]["dropped"] == end["senses"]["audio"]["corrupt"] == 0
+    assert sent > 10_000 and end["senses"]["vision"]["corrupt"] > sent / 2
 
 
 def test_the_demo_runs_once_and_says_what_to_try_next(start: Start) -> None:
@@ -255,6 +274,12 @@ def test_the_demo_loops_until_it_is_stopped(start: Start) -> None:
         application.read_until(lambda m: m["type"] == "session.end" and m["reason"] == "end of input")
     application.process.send_signal(signal.SIGINT)
     assert application.wait() == 0
+
+
+def pipe_of(application: Application, module: str) -> str:
+    """The endpoint that a capture process writes to."""
+    words = Path(f"/proc/{child(application.process.pid, module)}/cmdline").read_text().split("\0")
+    return words[words.index("--endpoint") + 1]
 
 
 def child(pid: int, module: str) -> int:
