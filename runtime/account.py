@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from capture.messages import STREAMS, StreamName
+from runtime.history import StreamHistory
 from runtime.ladder import MEANING, Step
 from runtime.revisions import Revisions
 from runtime.stream import Emotion, SenseStatus, SessionEnd, StatusMessage
-from runtime.windows import StreamHistory
 
 STATUS_S = 1.0
 REMEMBERED = 7200  # latencies: of the last hour, at the usual hop
@@ -89,7 +89,7 @@ def health(
             dropped=histories[name].lost,
             gaps=histories[name].sequence.gaps,
             refused=histories[name].refused,
-            corrupt=corrupt[name] + histories[name].corrupt,
+            corrupt=corrupt[name] + histories[name].corrupt.total,
             restarts=restarts[name],
         )
         for name in STREAMS

@@ -16,27 +16,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from capture.bus import Sequence
 from capture.features import audio as audio_features
 from capture.features import vision as vision_features
 from capture.features.spec import FeatureSpec, InputSpec
-from capture.messages import (
-    STREAMS,
-    FeatureBlock,
-    Message,
-    Pcm,
-    Picture,
-    State,
-    Status,
-    StreamName,
-    Word,
-    Words,
-)
+from capture.messages import STREAMS, FeatureBlock, Message, StreamName, Word, Words
+from runtime.history import DEAD, StreamHistory
 
 BIN_NS = 100_000_000  # coverage is counted in bins of 0.1 s, so that it does not depend on the rate
 MIN_COVERAGE = 0.1  # a face seen in less of its window than this is absent
@@ -49,7 +38,6 @@ SPEECH = 0.5  # Silero's probability above which a frame counts as speech
 
 _SPEECH_COLUMN = audio_features.SPEC.names.index("speech")
 _PRESENCE_COLUMN = vision_features.SPEC.names.index("presence")
-_DEAD: frozenset[State] = frozenset({"absent", "ended", "failed"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,40 +71,6 @@ class Window:
     @property
     def senses(self) -> dict[StreamName, SenseWindow]:
         return {"text": self.text, "audio": self.audio, "vision": self.vision}
-
-
-@dataclass(slots=True)
-class StreamHistory:
-    """What is known of one stream: its samples, how far it has been heard, how it is."""
-
-    state: State = "starting"
-    reason: str | None = "starting"
-    detail: str = ""
-    until_ns: int | None = None  # heard up to here
-    produced: int = 0
-    dropped_by_process: int = 0
-    dropped_before: int = 0  # by processes of this stream that have died
-    corrupt_in_process: int = 0
-    corrupt_before: int = 0
-    sequence: Sequence = field(default_factory=Sequence)
-    samples: deque[tuple[int, npt.NDArray[np.float32]]] = field(default_factory=deque)
-    words: deque[Word] = field(default_factory=deque)
-    blocks: deque[FeatureBlock] = field(default_factory=deque)
-    refused: int = 0  # messages of another feature spec, of another size than theirs says, or of the future
-
-    @property
-    def listens(self) -> bool:
-        """Its process runs: what it has not said yet may still come."""
-        return self.state not in _DEAD and self.state != "starting"
-
-    @property
-    def corrupt(self) -> int:
-        """Messages to the capture process that it could not read, in all its lives."""
-        return self.corrupt_before + self.corrupt_in_process
-
-    @property
-    def lost(self) -> int:
-        return self.dropped_before + self.dropped_by_process + self.sequence.gaps
 
 
 class Windower:
@@ -180,11 +134,12 @@ class Windower:
         if self._from_the_future(message, t_arrival_ns):
             self.streams[message.stamp.stream].refused += 1
             return
-        self._take(message)
+        stream = message.stamp.stream
+        self.streams[stream].take(message, self._spec.input(stream).stream)
         if message.stamp.stream == "text":
             yield from self._revise(t_arrival_ns)
         while any(history.until_ns is not None for history in self.streams.values()) and not self.lagging():
-            if all(history.state in _DEAD for history in self.streams.values()):
+            if all(history.state in DEAD for history in self.streams.values()):
                 return  # the end of the input: ``finish`` decides how far it goes
             if not any(self._awaited(name) for name in STREAMS):
                 return  # only time itself goes on: the deadline cuts
@@ -226,14 +181,14 @@ class Windower:
     def _words_to_come(self, end_ns: int, now_ns: int) -> bool:
         history = self.streams["text"]
         heard = history.until_ns is not None and history.until_ns >= end_ns
-        return not (heard or history.state in _DEAD or now_ns - end_ns > LATE_NS)
+        return not (heard or history.state in DEAD or now_ns - end_ns > LATE_NS)
 
     def _again(self, window: Window, now_ns: int) -> Window:
         return replace(window, text=self._cut_words(window.end_ns), cut_ns=now_ns, final=True, revision=True)
 
     def _awaited(self, name: StreamName) -> bool:
         history = self.streams[name]
-        if history.state in _DEAD:
+        if history.state in DEAD:
             return False
         if not self._paced:
             return True
@@ -243,36 +198,6 @@ class Windower:
     def _heard(self, name: StreamName) -> bool:
         until_ns = self.streams[name].until_ns
         return until_ns is not None and until_ns >= self._end_ns
-
-    def _take(self, message: Message) -> None:
-        history = self.streams[message.stamp.stream]
-        history.sequence.observe(message.stamp.seq)
-        match message:
-            case Status():
-                history.state, history.reason = message.state, message.reason
-                history.detail, history.produced = message.detail, message.produced
-                if message.dropped < history.dropped_by_process:
-                    history.dropped_before += history.dropped_by_process
-                history.dropped_by_process = message.dropped
-                if message.corrupt < history.corrupt_in_process:
-                    history.corrupt_before += history.corrupt_in_process
-                history.corrupt_in_process = message.corrupt
-            case FeatureBlock():
-                ours = self._spec.input(message.stamp.stream).stream
-                if message.spec != ours.hash or message.values.shape[1] != ours.dim:
-                    history.refused += 1
-                    return
-                history.samples.extend(zip(message.times_ns.tolist(), message.values, strict=True))
-                history.blocks.append(message)
-                history.until_ns = int(message.times_ns[-1])
-            case Words():
-                if message.spec != self._spec.text.stream.hash:
-                    history.refused += 1
-                    return
-                history.words.extend(word for word in message.words if word.committed)
-                history.until_ns = message.until_ns
-            case Pcm() | Picture():
-                pass  # for people; the network sees features
 
     def _cut(self, cut_ns: int) -> Window:
         end_ns = self._end_ns
