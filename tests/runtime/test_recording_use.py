@@ -165,8 +165,21 @@ def test_columns_stand_in_the_same_order_whatever_is_missing_in_the_first_window
 
 
 def test_parquet_holds_what_csv_holds(whole: Path, tmp_path: Path) -> None:
-    assert main(["export", str(whole), "--to", "parquet", "--out", str(tmp_path / "t")]) == 0
-    table = parquet.read_table(tmp_path / "t/emotions.parquet").to_pydict()
+    for to in ("parquet", "csv"):
+        assert main(["export", str(whole), "--to", to, "--out", str(tmp_path / to)]) == 0
+    names = {path.stem for path in (tmp_path / "csv").glob("*.csv")}
+    assert {"emotions", "words", "audio", "vision"} <= names
+    assert {path.stem for path in (tmp_path / "parquet").glob("*.parquet")} == names
+    for name in names:
+        columns = parquet.read_table(tmp_path / f"parquet/{name}.parquet").to_pydict()
+        with (tmp_path / f"csv/{name}.csv").open(newline="") as file:
+            head, *rows = csv.reader(file)
+        assert list(columns) == head and rows
+        said = [
+            ["" if cell is None else str(cell) for cell in row] for row in zip(*columns.values(), strict=True)
+        ]
+        assert said == rows, name
+    table = parquet.read_table(tmp_path / "parquet/emotions.parquet").to_pydict()
     assert table["top"] == [m.emotions.top for m in emotions(whole) if hasattr(m.emotions, "top")]
     assert None in table["text_logit_sad"]  # no words yet in the first window: absent, not zero
 
