@@ -75,6 +75,21 @@ def test_a_pipe_gets_each_message_as_a_line_of_the_json_that_was_published(publi
     assert json.loads(output.splitlines()[0])["emotions"]["top"] == "sad"
 
 
+def test_who_asks_for_finals_gets_complete_windows_only(publisher: Publisher) -> None:
+    options = ["--json", "--finals", "--count", "3", "--endpoint", publisher.endpoint]
+    process = subprocess.Popen([*COMMAND, *options], cwd=ROOT, stdout=subprocess.PIPE)
+    early, seq, deadline = msgspec.structs.replace(emotion(), final=False), 0, time.monotonic() + 15
+    while process.poll() is None and time.monotonic() < deadline:
+        publisher.publish(msgspec.structs.replace(early, seq=seq))
+        publisher.publish(msgspec.structs.replace(emotion(), seq=seq + 1, revises=seq))
+        seq += 2
+        time.sleep(0.02)
+    output, _ = process.communicate(timeout=5)
+    heard = [json.loads(line) for line in output.splitlines()]
+    assert process.returncode == 0 and len(heard) == 3
+    assert all(message["final"] and message["revises"] == message["seq"] - 1 for message in heard)
+
+
 def test_a_reader_who_has_had_enough_ends_it_quietly(publisher: Publisher) -> None:
     command = f"{' '.join(COMMAND)} --json --endpoint {publisher.endpoint} | head -n 1"
     process = subprocess.Popen(
