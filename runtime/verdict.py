@@ -19,7 +19,8 @@ from runtime.ladder import MEANING
 from runtime.mischief import JUNK, NOISE, PAGE_KILLED, Fault
 from runtime.stream import Emotion, SessionEnd, StatusMessage
 
-BACK_S = 3.0  # a process that was killed or stalled must be back within this
+BACK_S = 3.0  # a process that was killed must be back within this
+CAUGHT_UP_S = 6.0  # longer than this after its end nothing is excused by a fault that goes on to be felt
 LOST_S = 3.0  # what is counted as lost within this after a fault is explained by it
 NEAR_S = 8.0  # and a sense that is absent: the longest window still has the hole inside
 EASED_S = 2.0  # a status tells every second what is given up
@@ -88,7 +89,7 @@ def beside(at_s: float, what: str, faults: list[Fault], after_s: float = LOST_S)
 
 def _excuses(what: str, faults: list[Fault], after_s: float) -> list[tuple[float, float]]:
     return [
-        (fault.at_s - 1, min(fault.well_s or math.inf, (fault.over_s or fault.at_s) + BACK_S) + after_s)
+        (fault.at_s - 1, min(fault.well_s or math.inf, (fault.over_s or fault.at_s) + CAUGHT_UP_S) + after_s)
         for fault in faults
         if what in fault.hits
     ]
@@ -127,11 +128,11 @@ def _holes(seen: Seen, at_s: float) -> int:
 
 
 def late(faults: list[Fault]) -> list[str]:
-    """Whoever was not back in time: a sense that was killed or stalled, the page."""
+    """Whoever was killed and not back in time; a recogniser that was only stalled has first to catch up."""
     return [
         f"{fault.sense or 'the page'}, {fault.kind} at {fault.at_s:.0f} s: back after {back_s(fault):.1f} s"
         for fault in faults
-        if (fault.sense or fault.kind == PAGE_KILLED) and back_s(fault) > BACK_S
+        if fault.kind in ("killed", PAGE_KILLED) and back_s(fault) > BACK_S
     ]
 
 
