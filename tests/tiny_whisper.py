@@ -1,8 +1,12 @@
-"""A real CTranslate2 Whisper with one layer and random weights; it hears words of its own."""
+"""A real CTranslate2 Whisper with one layer and random weights; it hears words of its own.
+
+``python -m tests.tiny_whisper FOLDER`` writes it for who wants ``--asr whisper:FOLDER`` without a download.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import ctranslate2
@@ -12,7 +16,8 @@ import tokenizers
 
 
 def make(folder: Path) -> Path:
-    """Write the model into a folder that is there, and return it."""
+    """Write the model into a folder, and return that."""
+    folder.mkdir(parents=True, exist_ok=True)
     vocabulary = ["�", *(f" word{i}" for i in range(40)), "<|endoftext|>", "<|startoftranscript|>"]
     vocabulary += [f"<|{name}|>" for name in ("en", "translate", "transcribe", "startoflm", "startofprev")]
     vocabulary += ["<|nospeech|>", "<|notimestamps|>", *(f"<|{i * 0.02:.2f}|>" for i in range(1501))]
@@ -69,3 +74,7 @@ def make(folder: Path) -> Path:
     spec.save(str(folder))
     (folder / "preprocessor_config.json").write_text(json.dumps({"feature_size": mels}))
     return folder
+
+
+if __name__ == "__main__":
+    print(make(Path(sys.argv[1])))
