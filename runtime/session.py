@@ -86,10 +86,12 @@ class Session:
         self._replayed = replayed
         self._passed_over, self._spare = dict(passed_over), spare
         # A recording is cut again as it was cut: its hop, its lateness, its pace.
-        header = None if replayed is None else replayed.header
-        self._hop_s = (header and header.hop_s) or config.hop_s
-        self._lateness_s = (header and header.lateness_s) or config.lateness_s
-        self._paced = not config.fast if header is None else header.paced
+        self._hop_s, self._lateness_s, self._paced = config.hop_s, config.lateness_s, not config.fast
+        if replayed is not None:
+            header = replayed.header
+            self._hop_s = header.hop_s or config.hop_s
+            self._lateness_s = config.lateness_s if header.lateness_s is None else header.lateness_s
+            self._paced = header.paced
         self._stopping = False
         self._seq = 0
         self._sharing = Sharing(config, name)

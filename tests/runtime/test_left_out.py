@@ -245,3 +245,13 @@ def test_the_segments_of_every_message_of_an_overloaded_session_sum_to_its_total
         assert len(known) == 5 and round(sum(known), 3) == latency.total
         revised += message.revises is not None
     assert revised > 3
+
+
+def test_a_session_that_did_not_wait_for_anything_is_replayed_without_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "session.mcap"
+    config = Config(record=str(path), hop_s=HOP / S, lateness_s=0.0)
+    with Publisher(f"ipc://{tmp_path}/stream", "slow") as publisher:
+        source = Replay(Recording.open(DEMO), paced=True)
+        Session(config, network.load(), OnnxEngine(network.load()), publisher, source, name="s").run()
+    assert Recording.open(path).header.lateness_s == 0.0
+    assert timeless(again(path, tmp_path / "again.mcap")) == timeless(path)
