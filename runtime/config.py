@@ -57,9 +57,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             _demand(0 <= value <= 2000, name, value, "0 to 2000 milliseconds")
         _demand(0.05 <= self.hop_s <= 10, "hop_s", self.hop_s, "0.05 to 10 seconds")
         _demand(0 <= self.lateness_s <= 10, "lateness_s", self.lateness_s, "0 to 10 seconds")
-        _demand(self.max_age_s > self.lateness_s, "max_age_s", self.max_age_s, "more than lateness_s")
         _demand(
-            self.duration_s is None or self.duration_s > 0, "duration_s", self.duration_s, "a positive number"
+            self.lateness_s < self.max_age_s <= 3600,
+            "max_age_s",
+            self.max_age_s,
+            "more than lateness_s, to 3600",
+        )
+        _demand(
+            self.duration_s is None or 0 < self.duration_s < 1e9,
+            "duration_s",
+            self.duration_s,
+            "a positive number",
         )
         _demand(1 <= self.threads <= 64, "threads", self.threads, "1 to 64")
         _demand(self.engine in ENGINES, "engine", self.engine, f"one of {', '.join(ENGINES)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,16 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from runtime.keys import KeyFileError, client_key, clients, server_keys
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Who may connect, by public keys in Z85."""
+
+    keys: frozenset[bytes]
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return key in self.keys
 
 
 def guard(context: zmq.Context[Any], socket: zmq.Socket[bytes], folder: Path) -> ThreadAuthenticator:
@@ -23,15 +34,16 @@ def guard(context: zmq.Context[Any], socket: zmq.Socket[bytes], folder: Path) ->
     Raises:
         KeyFileError: the folder is none, or nobody is on its list.
     """
-    own = server_keys(folder)
-    if not clients(folder):
+    own, listed = server_keys(folder), clients(folder)
+    if not listed:
         raise KeyFileError(
             f"{folder}: nobody is on the list, so nobody could listen: "
             f"python -m runtime.keys add {folder} NAME"
         )
     checks = ThreadAuthenticator(context)
     checks.start()
-    checks.configure_curve(domain="*", location=str(own.clients))
+    # Not by the folder: pyzmq takes its name for a pattern, which may fit another folder.
+    checks.configure_curve_callback("*", _Listed(frozenset(key.encode() for key in listed.values())))
     socket.setsockopt(zmq.CURVE_SERVER, 1)
     socket.setsockopt(zmq.CURVE_SECRETKEY, own.secret)
     return checks

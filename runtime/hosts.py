@@ -60,7 +60,7 @@ def offset_to(endpoint: str, *, key: Path | str | None = None, exchanges: int = 
     """How far the capture clock of the host that answers at ``endpoint`` is ahead of ours.
 
     Both clocks are monotonic, nanoseconds, ``time.monotonic_ns()`` on their host; ``offset.here_ns(t)``
-    puts a time of the stream on ours, wrong by at most ``offset.error_ns``.
+    puts a time of the stream on ours, wrong by at most ``offset.error_ns`` when it was measured.
 
     Raises:
         EndpointError: the endpoint is malformed.
@@ -121,6 +121,7 @@ def answer(endpoint: str, keys: Path | None, stopping: Callable[[], bool]) -> in
         try:
             return host_offset.answer(socket, HostClock(), stopping)
         finally:
+            socket.close()  # before nobody checks keys any more
             if checks is not None:
                 checks.stop()
 
@@ -178,15 +179,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EndpointError, KeyFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"error: {options.out}: {error.strerror}: --out takes a file to append to", file=sys.stderr)
-        return 2
+    except BrokenPipeError:  # its reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _measure(options: argparse.Namespace, stopping: Callable[[], bool]) -> int:
     best, answered = Filter(), True
     if options.out is not None:
-        options.out.open("a").close()  # raises before anything is measured
+        _append(options.out, "")  # raises before anything is measured
     with asking(options.endpoint, options.key) as socket:
         while True:
             missing = ""
@@ -218,9 +219,16 @@ def _measure(options: argparse.Namespace, stopping: Callable[[], bool]) -> int:
 def _tell(options: argparse.Namespace, offset: HostOffset) -> None:
     line = msgspec.json.encode(Measured(options.endpoint, wall(time.time_ns()), offset)).decode()
     if options.out is not None:
-        with options.out.open("a") as file:
-            file.write(line + "\n")
+        _append(options.out, line + "\n")
     print(line if options.json else told(offset), flush=True)
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a") as file:
+            file.write(text)
+    except OSError as error:
+        raise EndpointError(f"{path}: {error.strerror}: --out takes a file to append to") from error
 
 
 def _seconds(text: str) -> float:

@@ -84,12 +84,17 @@ def add(folder: Path, name: str, public: str | None = None) -> Path | None:
 
     Raises KeyFileError.
     """
-    if not _NAME.fullmatch(name):
-        raise KeyFileError(f"{name!r} is no name for a client: expected letters, digits, - and _")
+    if not _NAME.fullmatch(name) or name == SERVER:
+        raise KeyFileError(
+            f"{name!r} is no name for a client: expected letters, digits, - and _, and not {SERVER!r}"
+        )
     server = server_keys(folder)
     listed = server.clients / f"{name}.key"
     if listed.exists():
         raise KeyFileError(f"{name} is on the list already: remove it first, or choose another name")
+    for other, key in clients(folder).items():
+        if key == public:
+            raise KeyFileError(f"this key is on the list already, as {other}: remove that first")
     with _private(folder):
         if public is not None:
             _write(listed, _certificate(_z85(public)))
@@ -106,8 +111,10 @@ def remove(folder: Path, name: str) -> None:
     listed = server_keys(folder).clients / f"{name}.key"
     if not _NAME.fullmatch(name) or not listed.is_file():
         raise KeyFileError(f"{name} is not on the list: python -m runtime.keys list {folder} shows who is")
-    listed.unlink()
-    (folder / f"{name}.key_secret").unlink(missing_ok=True)
+    with _private(folder):
+        listed.unlink()
+        if name != SERVER:
+            (folder / f"{name}.key_secret").unlink(missing_ok=True)
 
 
 def clients(folder: Path) -> dict[str, str]:
@@ -118,9 +125,15 @@ def clients(folder: Path) -> dict[str, str]:
 def server_keys(folder: Path) -> ServerKeys:
     """The keys of a publisher. Raises KeyFileError."""
     path = folder / f"{SERVER}.key_secret"
-    if not path.is_file():
-        raise KeyFileError(f"{folder} is no key folder: make one with python -m runtime.keys init {folder}")
-    if path.stat().st_mode & 0o077:
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise KeyFileError(
+            f"{folder} is no key folder: make one with python -m runtime.keys init {folder}"
+        ) from error
+    except OSError as error:
+        raise KeyFileError(f"{path}: {error.strerror}: run it as the user who owns the folder") from error
+    if mode & 0o077:
         raise KeyFileError(f"{path} can be read by others: chmod 600 {path}, or make new keys")
     public, secret = _pair(path)
     if secret is None:

@@ -172,6 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         console.print(configuration(plan))
         return _run(plan, publisher, console)
+    except EngineError as error:  # one that ran, and failed: nothing that was given is wrong
+        _refuse(console, error)
+        return 1
     except USER_ERRORS as error:
         return _refuse(console, error)
     except KeyboardInterrupt:  # before Ctrl-C is the session's
@@ -232,11 +235,12 @@ def configuration(plan: Plan) -> Table:
     }
     for name, value in settings.items():
         if value is not None:
-            table.add_row(f"[dim]{name}[/]", str(value).lower() if isinstance(value, bool) else str(value))
+            shown = str(value).lower() if isinstance(value, bool) else str(value)
+            table.add_row(f"[dim]{name}[/]", escape(shown))
     if plan.config.page is None:
         table.add_row("[dim]page[/]", escape(how_to_see()))
     for sense, reason in plan.absent.items():
-        table.add_row(f"[dim]{sense}[/]", f"absent: {reason}")
+        table.add_row(f"[dim]{sense}[/]", escape(f"absent: {reason}"))
     return table
 
 

@@ -82,8 +82,11 @@ class Markers:
         self.skipped = 0
         try:
             lines = path.read_bytes().splitlines()
-        except OSError:
-            return  # there is none yet; if it cannot be written either, ``add`` says so
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("%s: cannot be read (%s): its markers are left out", path, error.strerror)
+            return
         for number, line in enumerate(lines, start=1):
             try:
                 self.all.append(msgspec.json.decode(line, type=Marker))

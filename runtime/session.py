@@ -341,11 +341,12 @@ class Session:
         if not hasattr(self, "_windower"):
             return
         end = self._account.end(self._senses(), reason)
-        self._publish(end)
         totals = msgspec.to_builtins(end)
         if reason != "end of input" or self._paced:  # time went on after the last message
             totals["stopped_at_ns"] = self._windower.next_end_ns + round(self._lateness_s * 1e9)
         self._record(lambda recorder: recorder.close(totals))
+        self._report()  # what happened last: the recording may have failed just now
+        self._publish(end)
 
     def _publish(self, message: Message) -> bytes:
         payload = self._publisher.publish(message)

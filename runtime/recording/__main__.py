@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "info":
                 return _info(options.file, options.json)
             case "repair":
-                return _repair(options.file, options.out or options.file.with_suffix(".repaired.mcap"))
+                return _repair(options.file, options.out or _beside(options.file, ".repaired.mcap"))
             case "export":
                 return _export(options)
             case _:
@@ -92,7 +92,7 @@ def _info(file: Path, json: bool) -> int:
 
 def _repair(file: Path, out: Path) -> int:
     done = repair(file, out)
-    if not done.kept:
+    if done is None:
         print(f"{file} is whole: nothing to do")
         return 0
     carry_over(file, out)
@@ -107,7 +107,7 @@ def _export(options: argparse.Namespace) -> int:
     recording = Recording.open(options.file)
     suffix = ".xdf" if options.to == "xdf" else f".{options.to}.d"
     with Console(stderr=True).status(f"exporting {options.file}"):
-        written = export(recording, options.to, options.out or options.file.with_suffix(suffix))
+        written = export(recording, options.to, options.out or _beside(options.file, suffix))
     for path in written:
         print(path)
     _warn(recording.warnings)
@@ -115,9 +115,13 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _rescore(options: argparse.Namespace) -> int:
-    """A replay at full speed that nobody else hears, recorded."""
+    """A replay at full speed that nobody else hears, recorded; whole or not at all."""
     from runtime import live
 
+    if options.out.exists():
+        raise RecordingError(
+            f"{options.out} exists already: a recording is never overwritten; choose another --out"
+        )
     with tempfile.TemporaryDirectory() as folder:
         command = ["--replay", str(options.file), "--fast", "--record", str(options.out)]
         command += ["--endpoint", f"ipc://{folder}/stream"]
@@ -127,9 +131,29 @@ def _rescore(options: argparse.Namespace) -> int:
         if options.all_windows:
             command.append("--all-windows")
         status = live.main(command)
-    if status == 0:
+    reason = _reason(options.out)
+    if status == 0 and reason == "end of input":
         carry_over(options.file, options.out)
-    return status
+        return 0
+    stopped = status == 130 or (status == 0 and (reason == "stopped" or not options.out.exists()))
+    options.out.unlink(missing_ok=True)  # ours: it was not there before
+    print(f"{'stopped' if stopped else 'failed'}; nothing was written", file=sys.stderr)
+    return 130 if stopped else status or 1
+
+
+def _reason(path: Path) -> str | None:
+    """Why a recording ended; None: it was never closed, or never begun."""
+    try:
+        return str((Recording.open(path).end or {}).get("reason"))
+    except RecordingError:
+        return None
+
+
+def _beside(file: Path, suffix: str) -> Path:
+    """Where the result goes, if nothing else was said."""
+    if not file.name:
+        raise RecordingError(f"{file} is no file: expected a recording (.mcap)")
+    return file.with_suffix(suffix)
 
 
 def _warn(lines: list[str]) -> None:

@@ -163,7 +163,6 @@ def _parquet() -> Callable[[Path, Table], None]:
 
 def _stream(recording: Recording, table: Table) -> XdfStream:
     """A table as an XDF stream, which has one type: words and markers are text, of others the numbers."""
-    rate = {"audio": audio.SPEC.rate_hz, "vision": vision.SPEC.rate_hz}.get(table.name, 0.0)
     if table.name in TEXTUAL:
         said = TEXTUAL[table.name]
         return XdfStream(
@@ -181,7 +180,6 @@ def _stream(recording: Recording, table: Table) -> XdfStream:
         tuple(numbers),
         table.times_s,
         list(numbers.values()),
-        rate_hz=rate,
         session=_id(recording),
     )
 

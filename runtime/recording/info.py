@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from capture.bus import Sequence
@@ -103,7 +104,7 @@ def summarise(recording: Recording) -> Info:
         clock=recording.header.clock,
         started=_started(recording),
         duration_s=_duration_s(recording, streams),
-        complete=not warnings,
+        complete=not warnings and recording.end is not None,
         truncated=recording.truncated,
         damaged=list(map(recording.told, recording.gaps)),
         repaired=_repaired(recording.end or {}),
@@ -133,8 +134,8 @@ def _duration_s(recording: Recording, streams: Mapping[StreamName, StreamInfo]) 
 def tables(info: Info) -> list[Table]:
     """The same for a person."""
     about = Table(title="recording", show_header=False)
-    about.add_row("file", info.file)
-    about.add_row("session", info.session or "(not named)")
+    about.add_row("file", escape(info.file))
+    about.add_row("session", escape(info.session) or "(not named)")
     about.add_row("started", info.started or "not known")
     about.add_row("duration", f"{info.duration_s:.1f} s on the {info.clock} clock")
     about.add_row("faces", "not known" if info.faces is None else f"in {info.faces:.0%} of the frames")
@@ -145,12 +146,12 @@ def tables(info: Info) -> list[Table]:
         about.add_row("markers", f"{info.markers}{damaged}")
     if info.pictures or info.sound_s:
         kept = f"{info.pictures} pictures, {info.sound_s:.1f} s of sound"
-        about.add_row("pictures and sound", f'{kept}; consent: "{info.raw_consent}"')
+        about.add_row("pictures and sound", escape(f'{kept}; consent: "{info.raw_consent}"'))
     about.add_row("size", f"{info.bytes / 1e6:.2f} MB")
     about.add_row("closed properly", "no" if info.truncated or info.end is None else "yes")
     about.add_row("damaged stretches", ", ".join(info.damaged) or "none")
     if info.repaired is not None:
-        about.add_row("repaired; was lost", _told(info.repaired))
+        about.add_row("repaired; was lost", escape(_told(info.repaired)))
     lost = sum(stream.gaps for stream in info.streams.values())
     about.add_row("whole", "yes" if info.complete else "no: python -m runtime.recording repair mends it")
     about.add_row("messages lost on the way", str(lost))
@@ -159,13 +160,13 @@ def tables(info: Info) -> list[Table]:
         rate = "" if stream.rate_hz is None else f"{stream.rate_hz:.1f} Hz"
         state = f"{stream.state} ({stream.reason})" if stream.reason else stream.state
         counts = (stream.messages, stream.samples, rate, stream.gaps, stream.dropped)
-        streams.add_row(name, *map(str, counts), state)
+        streams.add_row(name, *map(str, counts), escape(state))
     config = info.begin.get("config")
     if not isinstance(config, dict) or not config:
         return [about, streams]
     settings = Table("setting", "value", title="configuration")
     for key, value in config.items():
-        settings.add_row(key, msgspec.json.encode(value).decode())
+        settings.add_row(escape(str(key)), escape(msgspec.json.encode(value).decode()))
     return [about, streams, settings]
 
 

@@ -16,7 +16,7 @@ from runtime.stream import schema
 
 @dataclass(frozen=True)
 class Repaired:
-    """What became of a recording. ``kept`` is 0 where nothing had to be done and nothing was written."""
+    """What became of a recording."""
 
     kept: int = 0  # messages
     seconds: float = 0.0  # of the session, from the first one to the last
@@ -26,8 +26,8 @@ class Repaired:
     broke_off: bool = False
 
 
-def repair(path: Path, out: Path) -> Repaired:
-    """Write what can be read of ``path`` to ``out``, whole or not at all.
+def repair(path: Path, out: Path) -> Repaired | None:
+    """Write what can be read of ``path`` to ``out``, whole or not at all; None: nothing had to be done.
 
     The session's end record says what was lost (``repaired``), also if there was none before.
 
@@ -38,7 +38,7 @@ def repair(path: Path, out: Path) -> Repaired:
     for _ in recording:  # one pass, to know what is wrong with it
         pass
     if recording.end is not None and not recording.warnings:
-        return Repaired()
+        return None
     if out.exists():
         raise RecordingError(f"{out} exists already: a recording is never overwritten; choose another --out")
     if not out.parent.is_dir():

@@ -67,6 +67,7 @@ class Recorder:
         self._file = _create(self.path)
         self._closed = False
         self._error: RecordingError | None = None
+        self._told = False  # the error has been raised, to whoever records
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._writer = Writer(self._file, CHUNK_BYTES, CompressionType.ZSTD)
@@ -111,6 +112,8 @@ class Recorder:
             if self._closed:
                 return
             self._closed = True
+            if self._error is not None and not self._told:
+                raise self._error
             if self._error is not None:
                 return
             end = {"totals": msgspec.json.encode(totals or {}).decode()}
@@ -163,7 +166,7 @@ class Recorder:
                 try:
                     self._writer.flush()  # type: ignore[no-untyped-call]
                 except OSError as error:
-                    self._failed(error)  # raised by the next call
+                    self._failed(error, told=False)  # raised by the next call
                     return
                 number = self._file.fileno()
             # Without the lock: a slow disk must not hold up whoever records. A failure that matters
@@ -173,11 +176,13 @@ class Recorder:
 
     def _demand_open(self) -> None:
         if self._error is not None:
+            self._told = True
             raise self._error
         if self._closed:
             raise RecordingError(f"{self.path}: the recording is closed; nothing can be added to it")
 
-    def _failed(self, error: OSError) -> RecordingError:
+    def _failed(self, error: OSError, *, told: bool = True) -> RecordingError:
+        self._told = told
         self._error = RecordingError(
             f"{self.path}: the recording stopped ({error.strerror}); what it holds up to here can be "
             f"replayed: make room, and record to another file"
@@ -189,7 +194,7 @@ class Recorder:
 
 def _create(path: Path) -> BinaryIO:
     try:
-        return path.open("xb")
+        return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
     except FileExistsError as error:
         raise RecordingError(
             f"{path} exists already: a recording is never overwritten; choose another name, or move it away"

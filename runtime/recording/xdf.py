@@ -29,7 +29,6 @@ class XdfStream:
     channels: tuple[str, ...]
     times_s: Sequence[float]
     columns: Sequence[Sequence[Any]]  # one for each channel
-    rate_hz: float = 0.0  # nominal; 0: irregular
     session: str = ""
 
     @property
@@ -89,7 +88,7 @@ def _header(stream: XdfStream) -> bytes:
             "name": stream.name,
             "type": stream.kind,
             "channel_count": len(stream.channels),
-            "nominal_srate": stream.rate_hz,
+            "nominal_srate": 0,  # irregular: each sample has its own time, which no reader may replace
             "channel_format": "string" if stream.textual else "double64",
             "source_id": f"{stream.session}.{stream.name}",
             "session_id": stream.session,

@@ -86,6 +86,9 @@ def test_a_key_that_can_be_read_by_others_is_refused(folder: Path) -> None:
     ("command", "told"),
     [
         (("add", "KEYS", "../robot"), "no name for a client"),
+        (("add", "KEYS", "server"), "and not 'server'"),
+        (("add", "KEYS", "server", "--public", "a" * 40), "and not 'server'"),
+        (("remove", "KEYS", "server"), "server is not on the list"),
         (("add", "KEYS", "robot", "--public", "abc"), "no CURVE key: expected 40 characters"),
         (("add", "KEYS", "robot", "--public", "'" * 40), "no CURVE key"),
         (("add", "/nowhere", "robot"), "no key folder: make one with"),
@@ -104,7 +107,57 @@ def test_what_cannot_be_done_is_one_line(
     assert told in error and error.count("\n") == 1 and sorted(folder.rglob("*")) == before
 
 
+def test_one_key_is_on_the_list_under_one_name(folder: Path) -> None:
+    public = zmq.curve_keypair()[0].decode()
+    add(folder, "robot", public)
+    with pytest.raises(KeyFileError, match="already, as robot"):
+        add(folder, "another", public)
+    assert list(clients(folder)) == ["robot"]
+
+
+def test_a_folder_that_may_not_be_entered_is_one_line(folder: Path) -> None:
+    folder.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # who may enter everything
+        os.seteuid(65534)
+    try:
+        with pytest.raises(KeyFileError, match="Permission denied: run it as the user who owns") as caught:
+            server_keys(folder)
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+    assert "server.key_secret" in str(caught.value) and "\n" not in str(caught.value)
+
+
 # --- who hears
+
+
+def test_the_list_in_force_is_that_of_the_folder_and_of_no_other_like_it(tmp_path: Path) -> None:
+    """Square brackets are a pattern to whoever looks for files by one."""
+    ours, other = tmp_path / "keys[1]", tmp_path / "keys1"
+    init(ours), init(other)
+    friend, stranger = add(ours, "friend"), add(other, "stranger")
+    assert friend is not None and stranger is not None
+    other_key = client_key(stranger)
+    forged = stranger.with_name("forged.key_secret")
+    forged.write_text(
+        stranger.read_text().replace(other_key.server.decode(), server_keys(ours).public.decode())
+    )
+    with Publisher("tcp://127.0.0.1:*", "lab", ours) as publisher:
+        done = threading.Event()
+
+        def talk() -> None:
+            while not done.wait(0.1):
+                publisher.publish(MESSAGE)
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            assert heard(publisher.endpoint, friend, 5) == 2
+            assert heard(publisher.endpoint, forged) == 0
+        finally:
+            done.set()
+            thread.join()
 
 
 def test_who_is_on_the_list_hears_and_nobody_else_does(

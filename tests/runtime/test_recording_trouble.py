@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import resource
@@ -12,14 +13,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from mcap.writer import Writer
+from rich.console import Console
 
 from capture.clock import WallAnchor
 from capture.features.spec import StreamSpec
 from capture.messages import FeatureBlock, Message, Pcm, Stamp, Word, Words, encode, pack
 from runtime.recording import Header, Recorder, Recording, RecordingError
+from runtime.recording.__main__ import main
 from runtime.recording.info import summarise, tables
 from runtime.recording.repair import repair
 from runtime.recording.write import FLUSH_S
@@ -111,6 +115,62 @@ def test_a_full_disk_is_one_clear_line_and_what_was_written_stays(tmp_path: Path
     recording = Recording.open(tmp_path / "a.mcap")
     assert recording.truncated
     assert read(recording) == facts([(0, vision(0, 0))])
+
+
+def test_a_disk_that_is_full_when_nothing_more_comes_is_told_when_it_is_closed(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "a.mcap", BEGIN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.mcap").stat().st_size + 1000, hard))
+    try:
+        recorder.add(Pcm(stamp("audio", 0, 0), 16_000, np.frombuffer(os.urandom(100_000), np.int16)), 1)
+        recorder._flusher.join(10)  # it meets the full disk, and nobody is there to be told
+        assert not recorder._flusher.is_alive()
+        with pytest.raises(RecordingError, match="the recording stopped"):
+            recorder.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_recording_is_its_owners_alone_and_so_is_what_a_repair_makes_of_it(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.mcap", tmp_path / "b.mcap"
+    with Recorder(path, BEGIN) as recorder:
+        recorder.add(vision(0, 0), 0)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert path.stat().st_mode & 0o777 == 0o600
+    repair(path, out)
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_recording_of_nothing_that_broke_off_is_mended_and_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "a.mcap", tmp_path / "b.mcap"
+    Recorder(path, BEGIN).close()
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"totals")])
+    assert Recording.open(path).truncated
+    assert main(["repair", str(path), "--out", str(out)]) == 0
+    assert "0 messages" in capsys.readouterr().out and Recording.open(out).end is not None
+
+
+def test_what_somebody_typed_is_shown_as_he_typed_it(tmp_path: Path) -> None:
+    path = tmp_path / "[lab] a.mcap"
+    header = msgspec.structs.replace(
+        BEGIN, raw_consent="Ada [signed 3 May] agreed [/b]", config={"[a]": "[/x]"}
+    )
+    with Recorder(path, header) as recorder:
+        recorder.add(Pcm(stamp("audio", -1, 0), 16_000, np.zeros(160, np.int16)), 1)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(*tables(summarise(Recording.open(path))))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for text in ("[lab] a.mcap", "Ada [signed 3 May] agreed [/b]", "[a]", "[/x]"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_folder_is_no_recording_to_repair(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["repair", name]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_closed_recording_takes_nothing_more(tmp_path: Path) -> None:
@@ -255,7 +315,8 @@ def test_a_message_on_anothers_channel_is_left_out_by_a_repair_too(tmp_path: Pat
     with Recorder(path, BEGIN) as recorder:
         recorder.add(vision(0, 0), 0)
         recorder._add("audio", pack(encode(vision(1, 1))), 1, 1, 1)
-    assert repair(path, out).corrupt == 1
+    done = repair(path, out)
+    assert done is not None and done.corrupt == 1
     mended = Recording.open(out)
     assert [arrival.message.stamp.seq for arrival in mended] == [0] and not mended.warnings
 

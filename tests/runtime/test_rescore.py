@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,31 @@ def test_an_engine_that_fell_back_to_the_cpu_does_not_sign_as_the_gpu(
     monkeypatch.setattr(ends, "has_cuda", lambda: True)
     with pytest.raises(EngineError, match="onnxruntime-cuda: CUDA does not start here"):
         OnnxEngine(network.load(), cuda=True)
+
+
+def test_a_rescore_that_is_stopped_leaves_nothing_and_says_so(first: Path, tmp_path: Path) -> None:
+    long, out = tmp_path / "long.mcap", tmp_path / "again.mcap"
+    recording = Recording.open(first)
+    with Recorder(long, recording.begin) as recorder:
+        for n in range(200):  # half an hour
+            for arrival in recording:
+                recorder.add(arrival.message, arrival.t_arrival_ns + n)
+    command = [sys.executable, "-m", "runtime.recording", "rescore", str(long), "--out", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not out.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.rstrip().endswith("stopped; nothing was written")
+    assert not out.exists() and not out.with_suffix(".markers.jsonl").exists()
+
+
+def test_a_rescore_never_writes_over_a_file(first: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.mcap").write_text("mine")
+    done = rescore(first, "--out", tmp_path / "precious.mcap")
+    assert done.returncode == 2 and "never overwritten" in done.stderr
+    assert (tmp_path / "precious.mcap").read_text() == "mine"
 
 
 # --- what cannot be used
