@@ -23,6 +23,7 @@ from models.dmd import DMD, DMDConfig, InputConfig
 
 WEIGHTS, DESCRIPTION = "network.safetensors", "network.json"
 FORMAT = 1
+MOST_LEVELS = 100
 
 
 class BadCheckpoint(ValueError):
@@ -81,8 +82,14 @@ def load(folder: Path) -> DMD:
 
 
 def config_from_dict(values: Mapping[str, Any]) -> DMDConfig:
-    """The inverse of ``dataclasses.asdict`` for DMDConfig. Raises TypeError for an unknown field."""
+    """The inverse of ``dataclasses.asdict`` for DMDConfig.
+
+    Raises TypeError for an unknown field, ValueError for more layers than anybody would train.
+    """
     known = dict(values)
+    for name in ("levels", "memory_levels"):
+        if known.get(name, 0) > MOST_LEVELS:
+            raise ValueError(f"{name} = {known[name]!r}, expected at most {MOST_LEVELS}")
     for name in ("text", "vision", "audio"):
         known[name] = InputConfig(**known[name])
     for field in fields(DMDConfig):

@@ -104,7 +104,7 @@ def read_rows(folder: Path, clip: Clip) -> Rows:
     path = rows_path(folder, clip.id)
     try:
         with np.load(path) as stored:
-            rows = {name: stored[name] for name in ARRAYS}
+            rows = {name: np.asarray(stored[name]) for name in ARRAYS}  # damaged, a member may be bytes
     except Exception as error:  # a damaged zip file raises of many kinds
         raise DataError(
             f"{path}, the features of {clip.path}, cannot be read ({error}): remove it and {AGAIN}"

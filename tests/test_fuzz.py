@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,25 @@ def test_a_config_that_asks_for_more_than_the_weights_have_is_refused_at_once() 
     for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
         with pytest.raises(ValueError, match=name):
             target.run(target.dumps(told | {name: 2**31}))
+
+
+def test_a_network_of_more_layers_than_anybody_would_train_is_refused_at_once() -> None:
+    target = next(target for target in TARGETS if target.name == "network description")
+    assert target.loads is not None and target.dumps is not None
+    told = target.loads(target.seeds[0])
+    for name in ("levels", "memory_levels"):
+        with pytest.raises(target.refuses, match=name):
+            target.run(target.dumps(told | {"config": told["config"] | {name: 2**31}}))
+
+
+def test_features_that_are_no_arrays_are_refused() -> None:
+    target = next(target for target in TARGETS if target.name == "features of a clip")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("audio_ns", "audio", "vision_ns", "vision"):
+            archive.writestr(f"{name}.npy", b"no array")
+    with pytest.raises(DataError, match="remove it"):
+        target.run(packed.getvalue())
 
 
 def test_the_name_of_a_clip_that_is_too_long_for_a_file_is_refused() -> None:
