@@ -132,7 +132,7 @@ def reference_config(values: Mapping[str, Any]) -> tuple[DMDConfig, LossWeights]
 def _read(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+            return {key: np.asarray(archive[key]) for key in archive.files}  # damaged, one may be bytes
     except OSError as error:
         raise BadCheckpoint(error.strerror or "cannot be read") from None
     except Exception as error:  # a damaged zip file raises of many kinds
@@ -153,7 +153,10 @@ def _network(data: Mapping[str, Array]) -> tuple[DMD, LossWeights]:
     states: dict[str, dict[str, Tensor]] = {"dmd": {}, "homo_gd": {}, "hetero_gd": {}}
     for key, value in _under(data, "state/").items():
         net, _, name = key.partition("/")
-        states.setdefault(net, {})[name] = torch.from_numpy(value)
+        try:
+            states.setdefault(net, {})[name] = torch.from_numpy(value)
+        except TypeError as error:  # text, or bytes
+            raise BadCheckpoint(f"{key}: {error}") from None
     load_authors_state(model, states)
     return model.eval(), weights
 
