@@ -23,6 +23,7 @@ BACK_S = 3.0  # a process that was killed must be back within this
 CAUGHT_UP_S = 6.0  # longer than this after its end nothing is excused by a fault that goes on to be felt
 LOST_S = 3.0  # what is counted as lost within this after a fault is explained by it
 NEAR_S = 8.0  # and a sense that is absent: the longest window still has the hole inside
+DEAF_S = 45.0  # Whisper hears 30 s at once and then commits something; who says less has not listened
 EASED_S = 2.0  # a status tells every second what is given up
 CONTENT = {"no_face", "no_speech", "no_words"}  # what the film may show, no matter how well all runs
 
@@ -60,7 +61,7 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
     passed = {at_s for at_s, _ in overtaken(seen)}
     given_up = [at_s for at_s, status in seen.statuses if MEANING["hop"] in status.eased]
 
-    found = []
+    found, listened_s = list[str](), 0.0
     first = [(at_s, message) for at_s, message in seen.windows if message.revises is None]
     for (_, before), (at_s, message) in pairwise(first):
         missing = round((message.time.end_ns - before.time.end_ns) / 1e9 / hop_s) - 1
@@ -69,7 +70,9 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
             found.append(f"{at_s:.1f} s: {missing} windows missing")
         for name in ("text", "audio", "vision"):
             sense = getattr(message.modalities, name)
-            deaf = name == "text" and not sense.coverage  # nobody has listened, whatever it says
+            if name == "text" and sense.coverage:
+                listened_s = at_s
+            deaf = name == "text" and at_s - listened_s > DEAF_S  # whatever it says
             absent = not sense.present and (sense.reason not in CONTENT or deaf)
             if absent and not beside(at_s, name, faults, NEAR_S):
                 found.append(f"{at_s:.1f} s: {name} absent: {sense.reason}")

@@ -22,7 +22,7 @@ log = logging.getLogger("runtime.dashboard")
 HOW_TO_GET = "the page in a browser is not installed: pip install 'emotion-edge[dashboard]'"
 STOP_S = 3.0
 TOKEN = "EMOTION_PAGE_TOKEN"  # in the environment, where no list of processes shows it
-HEALTHY_S = 60.0  # a page that ran for so long has its back-off forgiven
+HEALTHY_S = 10.0  # a page that ran for so long has its back-off forgiven
 BACK_OFF_S = (0.1, 2.0, 5.0, 15.0)  # before a page that died is served again
 REFUSED = 2  # the exit status of a page that will not work the next time, either
 

@@ -18,7 +18,18 @@ from runtime.mischief import EVERYTHING, Fault
 from runtime.plan import DEMO
 from runtime.recording import Recording
 from runtime.stream import Emotion, Lost, Modality, SenseStatus, StatusMessage, decode
-from runtime.verdict import CAUGHT_UP_S, LOST_S, Seen, growth, late, overtaken, unexplained, unsaid, watched
+from runtime.verdict import (
+    CAUGHT_UP_S,
+    DEAF_S,
+    LOST_S,
+    Seen,
+    growth,
+    late,
+    overtaken,
+    unexplained,
+    unsaid,
+    watched,
+)
 
 
 @pytest.fixture
@@ -146,10 +157,16 @@ def test_a_frame_that_leaves_a_hole_in_its_window_is_a_gap(seen: Seen) -> None:
 
 
 def test_a_text_that_nobody_listens_for_is_a_gap_whatever_its_reason(seen: Seen) -> None:
-    for coverage, gaps in ((0.4, 0), (0.0, 1)):
+    at_s, window = seen.windows[0]
+    for coverage, gaps in ((0.4, 0), (0.0, 5)):
         silent = Modality(present=False, coverage=coverage, reason="no_words")
-        change(seen, 10, modalities=msgspec.structs.replace(seen.windows[10][1].modalities, text=silent))
-        assert len(unexplained(seen, [], 0.5)) == gaps
+        modalities = msgspec.structs.replace(window.modalities, text=silent)
+        seen.windows = []
+        for n in range(round(DEAF_S) + 5):
+            time = msgspec.structs.replace(window.time, end_ns=window.time.end_ns + n * 10**9)
+            later = msgspec.structs.replace(window, seq=n, modalities=modalities, time=time)
+            seen.windows.append((at_s + n, later))
+        assert len(unexplained(seen, [], 1.0)) == gaps
 
 
 def test_who_is_not_back_in_time_excuses_no_more_and_is_told(seen: Seen) -> None:
