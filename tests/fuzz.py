@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import logging
 import multiprocessing
 import os
 import random
@@ -154,6 +155,7 @@ class _Run:
 def _fuzz(target: Target, end: int, until: float, shared: Any, tells: Connection, crash: Path) -> None:
     """One input after the other; runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that watches
+    logging.disable()  # some name each damaged line
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     silent = os.open(os.devnull, os.O_WRONLY)

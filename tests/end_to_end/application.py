@@ -35,6 +35,7 @@ class Application:
     ) -> None:
         self.messages: list[Json] = []
         self._socket = zmq.Context.instance().socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)  # a session that is not paced waits half a second
         self._socket.connect(endpoint)
         self._socket.subscribe("emotion")
         self.process = subprocess.Popen(

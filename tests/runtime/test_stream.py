@@ -202,6 +202,7 @@ felt = st.dictionaries(st.text(), shares, min_size=1).map(
         labels=(*scores,), scores=(*scores.values(),), top=max(scores, key=scores.get)
     )  # type: ignore[arg-type]
 )
+scales = st.tuples(floats, floats).filter(lambda ends: ends[0] < ends[1])
 emotion_messages = st.builds(
     Emotion, session=st.text(), seq=counts, state=st.sampled_from(["ok", "degraded", "abstain"]),
     time=st.builds(
@@ -212,7 +213,7 @@ emotion_messages = st.builds(
     latency_ms=st.builds(stream.Latency, infer=floats, publish=floats, total=floats, capture=floats),
     dropped=st.builds(stream.Lost, text=counts, vision=counts), model=st.just(MODEL),
     revises=st.none() | counts, final=st.booleans(), emotions=felt | st.just(msgspec.UNSET),
-    sentiment=st.builds(stream.Sentiment, value=floats, scale=st.tuples(floats, floats)),
+    sentiment=st.builds(stream.Sentiment, value=floats, scale=scales),
 )  # fmt: skip
 
 
