@@ -18,7 +18,7 @@ def read(path: Path) -> dict[str, npt.NDArray[Any]]:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            return {name: np.asarray(stored[name]) for name in stored.files}  # damaged, one may be bytes
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged zip file raises of many kinds

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 
 from capture.features import audio, vision
+from models import arrays
 from models.data import DataError, Split
 
 INDEX = "clips.json"
@@ -103,8 +103,8 @@ def read_rows(folder: Path, clip: Clip) -> Rows:
     """A clip's features, see the module's words. Raises DataError."""
     path = rows_path(folder, clip.id)
     try:
-        with np.load(path) as stored:
-            rows = {name: np.asarray(stored[name]) for name in ARRAYS}  # damaged, a member may be bytes
+        stored = arrays.read(path)
+        rows = {name: stored[name] for name in ARRAYS}
     except Exception as error:  # a damaged zip file raises of many kinds
         raise DataError(
             f"{path}, the features of {clip.path}, cannot be read ({error}): remove it and {AGAIN}"
