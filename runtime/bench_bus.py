@@ -24,6 +24,7 @@ from capture.bus import Receiver, Sender, ipc
 from capture.delivery import LOSSLESS
 from capture.features.vision import SPEC
 from capture.messages import FeatureBlock, Stamp, encode
+from runtime.endpoint import free_port
 from runtime.plan import DEMO
 from runtime.recording import Recording
 from runtime.stream import Emotion, Publisher, decode, subscribe
@@ -96,9 +97,7 @@ def _publish(endpoint: str, count: int) -> None:
 
 
 def _stream(folder: Path, count: int, console: Console) -> list[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
     process = multiprocessing.get_context("spawn").Process(target=_publish, args=(endpoint, count))
     process.start()
     taken: list[int] = []

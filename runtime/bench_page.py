@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from runtime import proc
 from runtime.bench_engine import BenchError
 from runtime.dashboard.start import HOW_TO_GET, installed
 from runtime.endless_film import endless_film
+from runtime.endpoint import free_port
 from runtime.stream import Emotion, SessionEnd, subscribe
 
 WARM_WINDOWS = 12  # before the clock starts: imports, the first second of a page
@@ -64,7 +64,7 @@ def page(console: Console, clip: Path, seconds: float, endpoint: str) -> None:
 
 
 def _session(film: Path, seconds: float, endpoint: str, how: str, browser: str) -> Cost:
-    port = _free_port()
+    port = free_port()
     shown = [] if how == HOW_LOOKED[0] else ["--dashboard", f"127.0.0.1:{port}"]
     command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", endpoint]
     with tempfile.TemporaryFile("w+") as log:
@@ -150,12 +150,6 @@ def _looking(browser: str, port: int) -> Iterator[None]:
         finally:
             window.terminate()
             window.wait(10)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _table(costs: dict[str, Cost], seconds: float) -> Table:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from runtime import proc
 from runtime.bench_engine import BenchError
 from runtime.dashboard.start import installed
 from runtime.endless_film import endless_film
+from runtime.endpoint import free_port
 from runtime.mischief import EVERYTHING, LONG_STALL_S, MODULES, PAGE, Fault, Mischief
 from runtime.recording import Recording
 from runtime.stream import Emotion, SessionEnd, StatusMessage, decode, subscribe
@@ -63,7 +63,7 @@ class Soak:
         command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", endpoint]
         command += ["--input", str(film), "--session", "soak", "--record", str(self.recording)]
         command += [] if asr is None else ["--asr", asr]
-        page = f"127.0.0.1:{_free_port()}" if installed() else None
+        page = f"127.0.0.1:{free_port()}" if installed() else None
         command += [] if page is None else ["--dashboard", page]
         self.application = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._log)
         self._mischief = Mischief(
@@ -181,13 +181,6 @@ def recorded(path: Path) -> set[int]:
     """The numbers of the answers in the recording."""
     messages = (decode(payload) for _, payload in Recording.open(path).emotions())
     return {message.seq for message in messages if isinstance(message, Emotion)}
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def report(

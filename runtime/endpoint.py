@@ -13,6 +13,13 @@ class EndpointError(ValueError):
     """An endpoint that cannot be bound or connected to."""
 
 
+def free_port() -> int:
+    """A port of loopback that nobody uses, for who serves something to himself."""
+    with sockets.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def check_bindable(endpoint: str, *, guarded: bool = False) -> None:
     """Refuse what cannot be bound, or would let anybody on other machines listen. Raises EndpointError.
 

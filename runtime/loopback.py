@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -19,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 from capture.bus import private_folder
+from runtime.endpoint import free_port
 
 HOW_TO_GET = "apt-get install pulseaudio pulseaudio-utils libasound2-plugins"
 NAME = "headset"
@@ -124,9 +124,7 @@ class NetworkCamera:
     """MJPEG over HTTP; it can freeze, fall silent, go, and come back at the same address."""
 
     def __init__(self, pictures: Sequence[bytes]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/video.mjpg"
         self._does = _Does.SEND
         self._gone = threading.Event()
