@@ -21,7 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from models import arrays
 from models.checkpoint import BadCheckpoint, authors_name, load_authors_state
+from models.data import DataError
 from models.dmd import DMD, MODALITIES, DMDConfig, DMDOutput, Inference, InputConfig
 from models.losses import LossWeights, objective, orthogonality
 
@@ -51,8 +53,11 @@ class Group:
 
 
 def verify(path: Path) -> list[Group]:
-    """Compare the network with a reference file. Raises BadCheckpoint when the file cannot be used."""
-    data = _read(path)
+    """Compare the network with a reference file.
+
+    Raises BadCheckpoint or DataError when the file cannot be used, FileNotFoundError when it is not there.
+    """
+    data = arrays.read(path)
     model, weights = _network(data)
     inputs = {m: torch.from_numpy(data[f"input/{m}"]) for m in MODALITIES}
     labels = torch.from_numpy(data["input/labels"])
@@ -127,16 +132,6 @@ def reference_config(values: Mapping[str, Any]) -> tuple[DMDConfig, LossWeights]
     return config, LossWeights(
         logit_distance=logit, repr_distance=representation, edge_regulariser=values["gd_reg"]
     )
-
-
-def _read(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: np.asarray(archive[key]) for key in archive.files}  # damaged, one may be bytes
-    except OSError as error:
-        raise BadCheckpoint(error.strerror or "cannot be read") from None
-    except Exception as error:  # a damaged zip file raises of many kinds
-        raise BadCheckpoint(f"not a reference file ({' '.join(str(error).split())[:120]})") from None
 
 
 def _network(data: Mapping[str, Array]) -> tuple[DMD, LossWeights]:
@@ -265,6 +260,12 @@ def main(argv: list[str] | None = None) -> int:
         groups = verify(path)
     except BadCheckpoint as error:
         print(f"verify_reference: {path}: {error}", file=sys.stderr)
+        return 2
+    except DataError as error:
+        print(f"verify_reference: {error}", file=sys.stderr)
+        return 2
+    except FileNotFoundError:
+        print(f"verify_reference: {path} is not there: expected a reference file", file=sys.stderr)
         return 2
     table = Table("group", "compared", "largest error", "tolerance", "in", "", title=path.name)
     for g in groups:

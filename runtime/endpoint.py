@@ -68,6 +68,8 @@ def _refuse_taken_path(endpoint: str, path: Path) -> None:
     with sockets.socket(sockets.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
+        except PermissionError as error:  # another user's, who may be listening
+            raise in_use(endpoint) from error
         except OSError:  # nobody listens: left behind by a program that was killed
             return
     raise in_use(endpoint)

@@ -135,6 +135,9 @@ def server_keys(folder: Path) -> ServerKeys:
         raise KeyFileError(f"{path}: {error.strerror}: run it as the user who owns the folder") from error
     if mode & 0o077:
         raise KeyFileError(f"{path} can be read by others: chmod 600 {path}, or make new keys")
+    for place in (folder, folder / CLIENTS):
+        if place.is_dir() and place.stat().st_mode & 0o022:
+            raise KeyFileError(f"{place} can be written by others, who could add clients: chmod 700 {place}")
     public, secret = _pair(path)
     if secret is None:
         raise KeyFileError(f"{path} holds no secret key: make new keys with python -m runtime.keys init")

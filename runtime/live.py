@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -13,13 +11,12 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
 from capture.features.spec import SpecMismatch
 from capture.trouble import SourceError
-from runtime import config
+from runtime import config, logs
 from runtime import plan as plans
 from runtime.config import Config, ConfigError
 from runtime.dashboard.address import DEFAULT, AddressError
@@ -92,9 +89,15 @@ def parser() -> argparse.ArgumentParser:
         help="with --replay: also the windows that the recorded session gave up, for it could not keep up",
     )
     source.add_argument("--fast", action="store_true", help="do not wait for real time; lose nothing")
-    source.add_argument("--camera", metavar="N|none", help=f"camera to open (default: {default.camera})")
     source.add_argument(
-        "--microphone", metavar="NAME|none", help=f"microphone to open (default: {default.microphone})"
+        "--camera",
+        metavar="N|none",
+        help=f"camera to open (default: {default.camera}); none: no pictures, of a file either",
+    )
+    source.add_argument(
+        "--microphone",
+        metavar="NAME|none",
+        help=f"microphone to open (default: {default.microphone}); none: no sound, of a file either",
     )
     for late in ("camera", "microphone"):
         source.add_argument(
@@ -159,8 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a session; every error a user can cause is one line and exit status 2."""
     options: dict[str, Any] = vars(parser().parse_args(arguments))
     toml, log_json = options.pop("config"), options.pop("log_json")
-    console = Console(stderr=True)
-    _log_to(console, log_json)
+    console = logs.start(as_json=log_json)
     try:
         plan = plans.make(config.load(toml, options))
         keys = None if plan.config.keys is None else Path(plan.config.keys)
@@ -245,36 +247,13 @@ def configuration(plan: Plan) -> Table:
 
 
 def _refuse(console: Console, error: Exception) -> int:
-    console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+    logs.refuse(console, error)
     return 2
 
 
 def _stopped(console: Console) -> int:
     console.print("stopped before the session began")
     return 130
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "t": record.created,
-            "level": record.levelname,
-            "name": record.name,
-            "text": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def _log_to(console: Console, as_json: bool) -> None:
-    handler: logging.Handler
-    if as_json:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(_JsonLines())
-    else:
-        handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="%H:%M:%S")
-    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s", force=True)
 
 
 if __name__ == "__main__":

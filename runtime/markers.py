@@ -43,9 +43,9 @@ def beside(recording: Path) -> Path:
     return recording.with_name(f"{recording.stem}.markers.jsonl")
 
 
-def read(recording: Path) -> tuple[Marker, ...]:
-    """The markers of a recording, in the order in which they were set; of one without any: none."""
-    return tuple(Markers(beside(recording)).all)
+def read(recording: Path, session: str) -> tuple[Marker, ...]:
+    """The markers of a recorded session, in the order in which they were set; of one without any: none."""
+    return tuple(Markers(beside(recording), session).all)
 
 
 def carry_over(recording: Path, out: Path) -> None:
@@ -71,15 +71,17 @@ def place(session: str, begin: SessionBegin | None) -> Path:
 
 
 class Markers:
-    """The markers of one file; those of earlier sittings are read first.
+    """A session's markers in one file; those of earlier sittings are read first.
 
-    Lines that are no markers are left out and counted: ``skipped``.
+    Lines that are no markers are left out and counted (``skipped``), and so are those of another session
+    (``others``): a recording may have been moved away, and its name used again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, session: str) -> None:
         self.path = path
+        self.session = session
         self.all: list[Marker] = []
-        self.skipped = 0
+        self.skipped = self.others = 0
         try:
             lines = path.read_bytes().splitlines()
         except FileNotFoundError:
@@ -89,15 +91,22 @@ class Markers:
             return
         for number, line in enumerate(lines, start=1):
             try:
-                self.all.append(msgspec.json.decode(line, type=Marker))
+                marker = msgspec.json.decode(line, type=Marker)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 self.skipped += 1
                 log.warning("%s: line %d is no marker: %s", path, number, error)
+                continue
+            if marker.session == session:
+                self.all.append(marker)
+            else:
+                self.others += 1
+        if self.others:
+            log.warning("%s: %d markers are of another session than %r", path, self.others, session)
 
-    def add(self, session: str, t_ns: int, clock: Literal["monotonic", "media"], text: str) -> Marker:
+    def add(self, t_ns: int, clock: Literal["monotonic", "media"], text: str) -> Marker:
         """Write a marker down. Raises MarkersError: it is not kept."""
         now = wall(time.time_ns())
-        marker = Marker(session=session, t_ns=t_ns, clock=clock, wall=now, text=text)
+        marker = Marker(session=self.session, t_ns=t_ns, clock=clock, wall=now, text=text)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _append(self.path, msgspec.json.encode(marker) + b"\n")

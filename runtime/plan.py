@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from runtime.recording import Recording, RecordingError
 from runtime.replay_source import ReplaySource
 from runtime.sources import LiveSource, Source
 from runtime.supervisor import Sense
+
+log = logging.getLogger("runtime.plan")
 
 DEMO = Path(__file__).parent / "demo" / "face_and_speech.mcap"
 PCM = "ipc://{folder}/pcm"  # where the microphone process hands sound to the recogniser
@@ -75,6 +78,7 @@ def make(config: Config) -> Plan:
         recording.check(network.features)
     else:
         senses, absent = senses_of(config)
+    _say_what_is_not_applied(config, senses)
     if config.record is not None and Path(config.record).exists():
         raise RecordingError(f"{config.record} exists: a recording is never overwritten; choose another name")
     name = config.session or (recording and recording.header.session) or time.strftime("%Y%m%d-%H%M%S")
@@ -87,6 +91,9 @@ def make(config: Config) -> Plan:
 def senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     """The capture processes of a configuration, and why the other senses have none."""
     senses, absent = _senses_of(config)
+    if not senses:
+        left = ", ".join(f"{sense}: {reason}" for sense, reason in absent.items())
+        raise ConfigError(f"nothing is left to look at or to listen to ({left}): switch one sense on")
     if config.raw:
         shown = ("vision", "audio")
         senses = [replace(s, arguments=(*s.arguments, "--raw")) if s.stream in shown else s for s in senses]
@@ -99,6 +106,8 @@ def _senses_of(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     if "://" in config.input:
         if config.fast:
             raise ConfigError(f"fast = True: {config.input} is live and cannot be read faster")
+        if config.camera == "none":
+            return [], {"vision": "switched_off"}
         camera = Sense("vision", "capture.camera", _device(config.input, config.camera_delay_ms), device=True)
         return [camera], {"audio": "network_camera", "text": "network_camera"}
     return _file(config, probe(Path(config.input)))
@@ -131,6 +140,16 @@ def _devices(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
     return senses, absent
 
 
+def _say_what_is_not_applied(config: Config, senses: list[Sense]) -> None:
+    """A --config file may hold the delays of this machine's devices, also when something else is read."""
+    for sense, name in (("vision", "camera_delay_ms"), ("audio", "microphone_delay_ms")):
+        applied = any(one.stream == sense and "--delay-ms" in one.arguments for one in senses)
+        if (value := getattr(config, name)) and not applied:
+            log.warning(
+                "%s = %g is not applied: no such device is read, and a file has its times", name, value
+            )
+
+
 def _device(source: str, delay_ms: float) -> tuple[str, ...]:
     return ("--source", source, *(("--delay-ms", str(delay_ms)) if delay_ms else ()))
 
@@ -139,10 +158,11 @@ def _file(config: Config, media: Media) -> tuple[list[Sense], dict[StreamName, s
     source = ("--source", f"file:{media.path}")
     senses: list[Sense] = []
     absent: dict[StreamName, str] = {}
-    if media.has_video:
+    heard = media.has_audio and config.microphone != "none"
+    if media.has_video and config.camera != "none":
         senses.append(Sense("vision", "capture.camera", source, False))
     else:
-        absent["vision"] = "no_video"
+        absent["vision"] = "switched_off" if media.has_video else "no_video"
     kind, _, which = config.asr.partition(":")
     file = Path(which) if which and kind == "subtitles" else subtitles.find(media.path)
     if kind == "auto":
@@ -155,15 +175,15 @@ def _file(config: Config, media: Media) -> tuple[list[Sense], dict[StreamName, s
         subtitles.read(file)  # raises here, before anything is started
         until = ("--until-ns", str(media.duration_ns))
         senses.append(Sense("text", "capture.transcript", ("--asr", f"subtitles:{file}", *until), False))
-    elif kind == "whisper" and media.has_audio:
+    elif kind == "whisper" and heard:
         senses.append(_whisper(config.asr, config))
     else:
-        absent["text"] = "asr_none" if kind == "none" else "no_audio"
-    if media.has_audio:
+        absent["text"] = "asr_none" if kind == "none" else "switched_off" if media.has_audio else "no_audio"
+    if heard:
         pcm = ("--pcm", PCM) if kind == "whisper" else ()
         senses.append(Sense("audio", "capture.microphone", source + pcm, False))
     else:
-        absent["audio"] = "no_audio"
+        absent["audio"] = "switched_off" if media.has_audio else "no_audio"
     return senses, absent
 
 

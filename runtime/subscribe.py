@@ -93,9 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not heard and not stopping:
         malformed = f" but {messages.malformed} malformed messages" if messages.malformed else ""
+        asked = "is the stream one that asks for a --key" if options.key is None else "is the key on its list"
         print(
             f"error: nothing{malformed} was heard on {options.endpoint} for {options.timeout:g} s: "
-            f"is python -m runtime.live running, with the same --endpoint?",
+            f"is python -m runtime.live running, with the same --endpoint, and {asked}?",
             file=sys.stderr,
         )
         return 3

@@ -197,7 +197,7 @@ class Page:
             ui.notify("There is no session to mark yet.")
             return
         try:
-            markers.add(board.session, t_ns, board.emotion.time.clock, str(self._note.value or "").strip())
+            markers.add(t_ns, board.emotion.time.clock, str(self._note.value or "").strip())
         except MarkersError as error:
             ui.notify(str(error), type="negative", multi_line=True, close_button="OK", timeout=0)
             return

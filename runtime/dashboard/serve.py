@@ -59,8 +59,9 @@ class Live:
         if not board.session:
             return None
         path = place(board.session, board.begin)
-        if self._markers is None or self._markers.path != path:
-            self._markers = Markers(path)
+        known = self._markers
+        if known is None or (known.path, known.session) != (path, board.session):
+            self._markers = Markers(path, board.session)
         return self._markers
 
     def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -127,7 +128,8 @@ def _of_stream(endpoint: str, key: str | None) -> Callable[[], None]:
 
 
 def _of_recording(playback: Playback) -> Callable[..., None]:
-    markers = Markers(beside(Path(playback.recording.path)))
+    recording = playback.recording
+    markers = Markers(beside(Path(recording.path)), recording.header.session)
 
     def root(at: float = 0.0) -> None:
         Page(lambda: playback.board(0.0), lambda: markers, playback=playback, at_s=at)

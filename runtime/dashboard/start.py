@@ -135,9 +135,12 @@ class PageProcess:
 
 
 def _tell(line: str) -> None:
-    """Print what logs must not keep: unfolded, to be copied; above the view, if one is drawn."""
+    """Print what no log file may keep: unfolded, to be copied; above the view, if one is drawn."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, RichHandler):
             handler.console.print(line, soft_wrap=True, markup=False, highlight=False)
+            return
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            handler.handle(log.makeRecord(log.name, logging.INFO, __file__, 0, line, (), None))
             return
     print(line, file=sys.stderr, flush=True)

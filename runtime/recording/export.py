@@ -114,7 +114,7 @@ def read_tables(recording: Recording) -> Iterator[Table]:
             case _:
                 pass
     markers = Table("markers")
-    for marker in read(recording.path):
+    for marker in read(recording.path, recording.header.session):
         markers.add(marker.t_ns / 1e9, {"marker": marker.text, "wall": marker.wall})
     yield from (table for table in (emotions, words, markers, *features.values()) if table.times_s)
 

@@ -52,6 +52,7 @@ class Info(msgspec.Struct):
     emotions: int  # published messages
     markers: int  # set by the operator, in a file beside the recording
     markers_skipped: int  # lines of that file that are none
+    markers_others: int  # those of another session, whose recording had this name
     pictures: int
     sound_s: float
     raw_consent: str  # the words with which pictures and sound were allowed
@@ -96,7 +97,7 @@ def summarise(recording: Recording) -> Info:
             span_ns = info.last_ns - info.first_ns
             info.rate_hz = (info.samples - 1) * 1e9 / span_ns if span_ns > 0 else None
     warnings = recording.warnings
-    markers = Markers(beside(recording.path))
+    markers = Markers(beside(recording.path), recording.header.session)
     return Info(
         file=str(recording.path),
         bytes=recording.path.stat().st_size,
@@ -115,6 +116,7 @@ def summarise(recording: Recording) -> Info:
         emotions=sum(1 for _ in recording.emotions()),
         markers=len(markers.all),
         markers_skipped=markers.skipped,
+        markers_others=markers.others,
         pictures=pictures,
         sound_s=sound_s,
         raw_consent=recording.header.raw_consent,
@@ -141,9 +143,11 @@ def tables(info: Info) -> list[Table]:
     about.add_row("faces", "not known" if info.faces is None else f"in {info.faces:.0%} of the frames")
     about.add_row("words", str(info.words))
     about.add_row("emotion messages", str(info.emotions))
-    if info.markers or info.markers_skipped:
-        damaged = f"; {info.markers_skipped} damaged lines are left out" if info.markers_skipped else ""
-        about.add_row("markers", f"{info.markers}{damaged}")
+    left_out = {"damaged": info.markers_skipped, "of another session": info.markers_others}
+    if info.markers or any(left_out.values()):
+        about.add_row("markers", str(info.markers))
+    if any(left_out.values()):
+        about.add_row("markers left out", ", ".join(f"{n} {why}" for why, n in left_out.items() if n))
     if info.pictures or info.sound_s:
         kept = f"{info.pictures} pictures, {info.sound_s:.1f} s of sound"
         about.add_row("pictures and sound", escape(f'{kept}; consent: "{info.raw_consent}"'))

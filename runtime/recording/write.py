@@ -78,7 +78,9 @@ class Recorder:
             self._channels = self._register(emotion_schema)
             self._writer.flush()  # type: ignore[no-untyped-call]
         except OSError as error:
-            raise self._failed(error) from error
+            failed = self._failed(error)
+            self.path.unlink(missing_ok=True)  # nothing has been recorded yet
+            raise failed from error
         self._flusher = threading.Thread(target=self._flush_regularly, name="recorder", daemon=True)
         self._flusher.start()
 

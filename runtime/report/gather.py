@@ -88,7 +88,10 @@ def gather(recording: Recording) -> Session:
     session.damaged_s = [
         ((gap.first_ns - start_ns) / 1e9, (gap.last_ns - start_ns) / 1e9) for gap in recording.gaps
     ]
-    session.markers = [((marker.t_ns - start_ns) / 1e9, marker.text) for marker in read(recording.path)]
+    session.markers = [
+        ((marker.t_ns - start_ns) / 1e9, marker.text)
+        for marker in read(recording.path, recording.header.session)
+    ]
     for arrival in recording:
         if isinstance(arrival.message, Words):
             for word in arrival.message.words:

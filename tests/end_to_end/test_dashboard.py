@@ -648,6 +648,8 @@ def test_a_session_prints_its_pages_address_in_one_line_and_logs_it_without_the_
     line = f"dashboard: http://127.1:{live.port}/?token="
     until(lambda: "was printed, not logged" in " ".join(live.said.split()), "a log line without the token")
     (printed,) = (one for one in live.said.splitlines() if "?token=" in one)
+    if as_json:
+        printed = json.loads(printed)["text"]
     assert printed.startswith(line) and len(printed) > len(line) + 20
     token = printed.removeprefix(line)
     assert live.said.count(token) == 1
@@ -761,6 +763,7 @@ def test_without_the_extra_a_session_says_in_one_line_how_to_get_the_page_and_go
         [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0
-    lines = [line for line in done.stderr.splitlines() if "emotion-edge[dashboard]" in line]
-    assert len(lines) == 1 and json.loads(lines[0])["level"] == "WARNING"
+    said = [json.loads(line) for line in done.stderr.splitlines()]  # each of them, the settings, too
+    assert [one["level"] for one in said if "emotion-edge[dashboard]" in one["text"]] == ["WARNING"]
+    assert any(one["text"].split() == ["endpoint", endpoint] for one in said)
     assert "happy" in done.stdout

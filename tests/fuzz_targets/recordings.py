@@ -63,10 +63,14 @@ def targets(demo: Recording, in_file: Callable[..., Callable[[bytes], object]]) 
         target("recording, replayed", _Replay(), 15),
         # runtime.markers: what the operator noted, a line each; damaged ones are left out
         Target(
-            "markers", (MARKER, MARKER + b"\n" + MARKER), in_file("s.markers.jsonl", Markers), (), tries=150,
+            "markers", (MARKER, MARKER + b"\n" + MARKER), in_file("s.markers.jsonl", _marked), (), tries=150,
             loads=_loads_lines, dumps=_dumps_lines,
         ),
     )  # fmt: skip
+
+
+def _marked(path: Path) -> None:
+    Markers(path, "s")
 
 
 def _read(path: Path) -> None:

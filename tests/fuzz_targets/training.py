@@ -131,7 +131,8 @@ def targets(folder: Path, in_file: Writes) -> tuple[Target, ...]:
         ),
         Target("authors' weights", (authors,), in_file("dmd.pth", _authors), bad, tries=15),
         Target(
-            "reference file", (reference,), in_file("r.npz", verify_reference.verify), bad, tries=4,
+            "reference file", (reference,), in_file("r.npz", verify_reference.verify), (*bad, DataError),
+            tries=4,
             whole=False,
         ),
         # models.text_encoder: a pretrained BERT in Hugging Face's layout

@@ -8,8 +8,9 @@ import pytest
 
 from runtime import config
 from runtime.config import Config, ConfigError, told
-from runtime.plan import senses_of
+from runtime.plan import make, senses_of
 from runtime.sources import LiveSource
+from tests.capture.films import film
 
 
 def test_the_command_line_overrides_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
@@ -45,6 +46,39 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     file.write_text("hop_s is 1")
     with pytest.raises(ConfigError, match=r"s\.toml"):
         config.load(file, {})
+
+
+def test_what_is_switched_off_is_switched_off_in_a_file_and_a_network_camera_too(tmp_path: Path) -> None:
+    clip = film(tmp_path / "clip.mp4", seconds=0.5)
+    off = {"input": str(clip), "asr": "none"}
+    senses, absent = senses_of(config.load(None, off | {"camera": "none"}))
+    assert [one.stream for one in senses] == ["audio"] and absent["vision"] == "switched_off"
+    senses, absent = senses_of(config.load(None, off | {"microphone": "none", "asr": "whisper:tiny"}))
+    assert [one.stream for one in senses] == ["vision"]
+    assert absent == {"text": "switched_off", "audio": "switched_off"}
+    nothing = {"camera": "none", "microphone": "none", "asr": "none"}
+    for settings in (nothing, off | nothing, {"input": "rtsp://10.0.0.9/live", "camera": "none"}):
+        with pytest.raises(ConfigError, match=r"nothing is left to look at or to listen to .*switched_off"):
+            senses_of(config.load(None, settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"demo": True, "camera_delay_ms": 80}, ["camera_delay_ms = 80"]),
+        (
+            {"input": "rtsp://10.0.0.9/live", "camera_delay_ms": 80, "microphone_delay_ms": 2},
+            ["microphone_delay_ms = 2"],
+        ),
+        ({"camera_delay_ms": 80, "microphone_delay_ms": 2, "asr": "none"}, []),
+    ],
+)
+def test_a_delay_of_a_device_that_is_not_read_is_not_applied_and_that_is_said(
+    settings: dict[str, object], named: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    make(config.load(None, settings))
+    said = [record.getMessage() for record in caplog.records if "is not applied" in record.getMessage()]
+    assert len(said) == len(named) and all(one.startswith(n) for one, n in zip(said, named, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,15 @@ def test_a_key_that_can_be_read_by_others_is_refused(folder: Path) -> None:
         server_keys(folder)
 
 
+@pytest.mark.parametrize("place", [".", keys.CLIENTS])
+def test_a_list_that_others_may_write_to_is_refused(folder: Path, place: str) -> None:
+    (folder / place).chmod(0o777)
+    for command in (["list", str(folder)], ["add", str(folder), "robot"]):
+        assert keys.main(command) == 2
+    with pytest.raises(KeyFileError, match="who could add clients: chmod 700"):
+        Publisher("tcp://127.0.0.1:*", "lab", folder)
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [

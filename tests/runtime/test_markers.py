@@ -21,7 +21,7 @@ def test_a_sessions_name_names_a_file_and_no_way_to_one(
 
 
 def test_a_recording_without_markers_has_none(tmp_path: Path) -> None:
-    assert read(tmp_path / "session.mcap") == ()
+    assert read(tmp_path / "session.mcap", "s") == ()
 
 
 @pytest.mark.parametrize(
@@ -39,37 +39,46 @@ def test_a_recording_without_markers_has_none(tmp_path: Path) -> None:
 )
 def test_a_damaged_line_is_left_out_and_counted_and_the_others_are_read(line: bytes, tmp_path: Path) -> None:
     recording = tmp_path / "session.mcap"
-    marker = Markers(beside(recording)).add("s", 1, "media", "before")
+    marker = Markers(beside(recording), "s").add(1, "media", "before")
     with beside(recording).open("ab") as file:
         file.write(line + b"\n")
-    after = Markers(beside(recording))
-    again = after.add("s", 2, "media", "after")
-    assert after.skipped == 1 and read(recording) == (marker, again)
+    after = Markers(beside(recording), "s")
+    again = after.add(2, "media", "after")
+    assert after.skipped == 1 and read(recording, "s") == (marker, again)
 
 
 def test_a_line_that_broke_off_takes_no_other_with_it(tmp_path: Path) -> None:
     recording = tmp_path / "session.mcap"
-    markers = Markers(beside(recording))
-    markers.add("s", 1, "media", "whole")
+    markers = Markers(beside(recording), "s")
+    markers.add(1, "media", "whole")
     with beside(recording).open("ab") as file:
         file.write(b'{"session": "s", "t_')  # the power went
-    markers.add("s", 2, "media", "after it")
-    assert [marker.text for marker in read(recording)] == ["whole", "after it"]
+    markers.add(2, "media", "after it")
+    assert [marker.text for marker in read(recording, "s")] == ["whole", "after it"]
 
 
 def test_only_the_user_may_read_them_also_where_an_earlier_version_let_others(tmp_path: Path) -> None:
     path = beside(tmp_path / "session.mcap")
     path.touch(0o644)
-    Markers(path).add("s", 1, "media", "")
+    Markers(path, "s").add(1, "media", "")
     carry_over(tmp_path / "session.mcap", tmp_path / "out.mcap")
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
 
 
 def test_markers_that_a_recording_has_are_not_replaced_by_those_of_another(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        Markers(tmp_path / f"{name}.markers.jsonl").add("s", 1, "media", name)
+        Markers(tmp_path / f"{name}.markers.jsonl", "s").add(1, "media", name)
     carry_over(tmp_path / "one.mcap", tmp_path / "two.mcap")
-    assert [marker.text for marker in read(tmp_path / "two.mcap")] == ["two"]
+    assert [marker.text for marker in read(tmp_path / "two.mcap", "s")] == ["two"]
+
+
+def test_those_of_a_session_whose_recordings_name_is_used_again_are_left_out(tmp_path: Path) -> None:
+    path = beside(tmp_path / "session.mcap")
+    for session, text in (("monday", "he laughs"), ("tuesday", "she laughs")):
+        Markers(path, session).add(1, "monotonic", text)
+    assert [marker.text for marker in read(tmp_path / "session.mcap", "monday")] == ["he laughs"]
+    later = Markers(path, "tuesday")
+    assert [marker.text for marker in later.all] == ["she laughs"] and (later.others, later.skipped) == (1, 0)
 
 
 def test_they_are_read_without_the_page() -> None:

@@ -96,6 +96,17 @@ def test_a_header_that_no_reader_would_take_is_not_recorded(tmp_path: Path, begi
     assert not (tmp_path / "a.mcap").exists()
 
 
+def test_a_recording_that_cannot_be_begun_leaves_no_empty_file(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(RecordingError, match="the recording stopped"):
+            Recorder(tmp_path / "a.mcap", BEGIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_one_clear_line_and_what_was_written_stays(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "a.mcap", BEGIN)
     recorder.add(vision(0, 0), 0)

@@ -235,17 +235,19 @@ def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored_or_mended
 ) -> None:
     session = tmp_path / "s.mcap"
     shutil.copy(whole, session)
-    markers = Markers(beside(session))
+    markers = Markers(beside(session), Recording.open(session).header.session)
     for t_ns, text in ((1_500_000_000, "he laughs"), (2_500_000_000, "")):
-        markers.add("s", t_ns, "media", text)
+        markers.add(t_ns, "media", text)
     assert stat.S_IMODE(beside(session).stat().st_mode) == 0o600
+    Markers(beside(session), "last week").add(0, "media", "of a session that was moved away")
     with beside(session).open("ab") as file:
         file.write(b"no marker\n")  # a damaged line costs no more than itself
     seen = summarise(Recording.open(session))
-    assert (seen.markers, seen.markers_skipped) == (2, 1)
+    assert (seen.markers, seen.markers_skipped, seen.markers_others) == (2, 1, 1)
     capsys.readouterr()
     assert main(["info", str(session)]) == 0
-    assert re.search(r"markers +│ 2; 1 damaged lines are left out", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.search(r"markers +│ 2 ", said) and re.search(r"left out +│ 1 damaged, 1 of another sess", said)
     assert main(["export", str(session), "--to", "csv", "--out", str(tmp_path / "csv")]) == 0
     with (tmp_path / "csv/markers.csv").open() as lines:
         rows = list(csv.DictReader(lines))
@@ -263,6 +265,6 @@ def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored_or_mended
     session.write_bytes(session.read_bytes()[:200_000])
     assert main(["repair", str(session)]) == 0
     for made in ("again", "s.repaired"):
-        assert read(tmp_path / f"{made}.mcap") == tuple(markers.all)
+        assert read(tmp_path / f"{made}.mcap", markers.session) == tuple(markers.all)
         assert stat.S_IMODE((tmp_path / f"{made}.markers.jsonl").stat().st_mode) == 0o600
     capsys.readouterr()

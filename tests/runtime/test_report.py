@@ -247,8 +247,8 @@ def test_markers_missing_windows_and_abstentions_are_told(tmp_path: Path) -> Non
 
     recording = with_emotions(tmp_path / "s.mcap", change)
     session = gather(Recording.open(recording))
-    start_ns = Recording.open(recording).header.start_ns
-    Markers(beside(recording)).add("s", start_ns + 3_000_000_000, "media", "he <laughs>")
+    header = Recording.open(recording).header
+    Markers(beside(recording), header.session).add(header.start_ns + 3_000_000_000, "media", "he <laughs>")
     page = Page(report(recording, tmp_path / "s.html"))
     assert "2 windows missing" in page.text and "he <laughs>" in page.text
     assert any(attrs.get("class") == "marker" for _, attrs in page.elements)

@@ -227,6 +227,24 @@ def test_a_rescore_that_is_stopped_leaves_nothing_and_says_so(first: Path, tmp_p
     assert not out.exists() and not out.with_suffix(".markers.jsonl").exists()
 
 
+def test_an_export_that_is_told_to_end_leaves_nothing(first: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.mcap"
+    recording = Recording.open(first)
+    with Recorder(long, recording.begin) as recorder:
+        for n in range(200):  # half an hour
+            for arrival in recording:
+                recorder.add(arrival.message, arrival.t_arrival_ns + n)
+    command = [sys.executable, "-m", "runtime.recording", "export", str(long), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    half, deadline = tmp_path / ".out.half", time.monotonic() + 60
+    while not half.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.rstrip().endswith("stopped; nothing was written")
+    assert list(tmp_path.iterdir()) == [long]
+
+
 def test_a_rescore_never_writes_over_a_file(first: Path, tmp_path: Path) -> None:
     (tmp_path / "precious.mcap").write_text("mine")
     done = rescore(first, "--out", tmp_path / "precious.mcap")

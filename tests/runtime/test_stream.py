@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -498,6 +500,25 @@ def test_ipc_takes_over_neither_a_file_nor_another_program(tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX) as killed:  # what a killed program leaves behind
         killed.bind(str(tmp_path / "left"))
     Publisher(f"ipc://{tmp_path}/left", "lab").close()
+
+
+def test_ipc_takes_over_no_other_users_socket() -> None:
+    """It cannot be asked whether it is in use: what may not be connected to is left alone."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as others:
+        path = Path(folder, "stream")
+        others.bind(str(path))
+        others.listen()
+        path.chmod(0)
+        Path(folder).chmod(0o777)
+        user = os.geteuid()
+        if user == 0:  # nothing is forbidden to root
+            os.seteuid(65534)
+        try:
+            with pytest.raises(EndpointError, match="in use"):
+                Publisher(f"ipc://{path}", "lab")
+        finally:
+            os.seteuid(user)
+        assert path.is_socket()
 
 
 def publish_to_the_newcomer(publisher: Publisher) -> None:
