@@ -125,6 +125,8 @@ def told(config: Config) -> dict[str, Any]:
     values: dict[str, Any] = msgspec.to_builtins(config)
     if config.input is not None:
         values["input"] = shown(config.input)
+    if config.record is not None:
+        values["record"] = str(Path(config.record).absolute())  # whoever hears it is in another folder
     return values
 
 

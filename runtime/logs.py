@@ -18,7 +18,7 @@ def start(*, as_json: bool) -> Console:
     """Send every log line to standard error; the console returned prints there in the same form."""
     handler: logging.Handler
     if as_json:
-        console = Console(file=_Logged(), width=WIDE)
+        console = Console(file=_Logged(), width=WIDE, force_terminal=False, color_system=None)
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_JsonLines())
     else:

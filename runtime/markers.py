@@ -13,13 +13,17 @@ import logging
 import os
 import re
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 import platformdirs
 
+from runtime.recording import Recording, RecordingError
 from runtime.stream import SessionBegin, wall
+
+SET = timedelta(minutes=1)  # a clock may be set while a session runs
 
 log = logging.getLogger("runtime.markers")
 
@@ -43,9 +47,13 @@ def beside(recording: Path) -> Path:
     return recording.with_name(f"{recording.stem}.markers.jsonl")
 
 
-def read(recording: Path, session: str) -> tuple[Marker, ...]:
-    """The markers of a recorded session, in the order in which they were set; of one without any: none."""
-    return tuple(Markers(beside(recording), session).all)
+def of_recording(recording: Recording) -> Markers:
+    """The markers of a recorded session."""
+    header, began = recording.header, ""
+    if header.wall is not None:
+        with contextlib.suppress(ValueError, OverflowError, OSError):  # no date that a calendar has
+            began = wall(header.wall.wall_ns(header.start_ns))
+    return Markers(beside(recording.path), header.session, began)
 
 
 def carry_over(recording: Path, out: Path) -> None:
@@ -64,8 +72,11 @@ def carry_over(recording: Path, out: Path) -> None:
 def place(session: str, begin: SessionBegin | None) -> Path:
     """Where the markers of a live session go: beside its recording, if it is recorded and can be seen."""
     record = None if begin is None else begin.config.get("record")
-    if isinstance(record, str) and Path(record).is_file():
-        return beside(Path(record))
+    if isinstance(record, str) and Path(record).is_absolute():
+        # It may be on another machine, another user's, or no name for a file; one there may be of another.
+        with contextlib.suppress(RecordingError, OSError, ValueError):
+            if Recording.open(record).header.session == session:
+                return beside(Path(record))
     name = re.sub(r"[^\w-]", "_", session)  # it came over the stream: it names a file, and no way to one
     return platformdirs.user_data_path("emotion-edge") / "markers" / f"{name}.markers.jsonl"
 
@@ -75,9 +86,12 @@ class Markers:
 
     Lines that are no markers are left out and counted (``skipped``), and so are those of another session
     (``others``): a recording may have been moved away, and its name used again.
+
+    Args:
+        began: when the session did, RFC 3339: what was noted before is of another one of its name.
     """
 
-    def __init__(self, path: Path, session: str) -> None:
+    def __init__(self, path: Path, session: str, began: str = "") -> None:
         self.path = path
         self.session = session
         self.all: list[Marker] = []
@@ -96,7 +110,7 @@ class Markers:
                 self.skipped += 1
                 log.warning("%s: line %d is no marker: %s", path, number, error)
                 continue
-            if marker.session == session:
+            if marker.session == session and not _before(marker.wall, began):
                 self.all.append(marker)
             else:
                 self.others += 1
@@ -114,6 +128,14 @@ class Markers:
             raise MarkersError(f"{self.path}: the marker is not kept ({error.strerror})") from error
         self.all.append(marker)
         return marker
+
+
+def _before(date: str, began: str) -> bool:
+    """Whether a date lies clearly before another; what is no date does not."""
+    try:
+        return datetime.fromisoformat(date) < datetime.fromisoformat(began) - SET
+    except (ValueError, TypeError, OverflowError):  # the second: one of them has no time zone
+        return False
 
 
 def _append(path: Path, lines: bytes) -> None:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from nicegui import app, ui
 
@@ -18,8 +17,8 @@ from runtime.dashboard.board import Board
 from runtime.dashboard.guard import Guard
 from runtime.dashboard.page import Page
 from runtime.dashboard.playback import Playback
-from runtime.markers import Markers, beside, place
-from runtime.stream import Message, subscribe
+from runtime.markers import Markers, of_recording, place
+from runtime.stream import Message, SessionBegin, subscribe
 
 log = logging.getLogger("runtime.dashboard")
 
@@ -37,6 +36,7 @@ class Live:
     def __init__(self, endpoint: str, key: str | None) -> None:
         self.board = Board()
         self._markers: Markers | None = None
+        self._of: tuple[str, SessionBegin | None] = "", None
         self._endpoint, self._key = endpoint, key
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,10 +58,10 @@ class Live:
         board = self.board
         if not board.session:
             return None
-        path = place(board.session, board.begin)
-        known = self._markers
-        if known is None or (known.path, known.session) != (path, board.session):
-            self._markers = Markers(path, board.session)
+        if self._markers is None or self._of != (board.session, board.begin):
+            began = "" if board.begin is None else board.begin.started
+            self._of = board.session, board.begin
+            self._markers = Markers(place(*self._of), board.session, began)
         return self._markers
 
     def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -128,8 +128,7 @@ def _of_stream(endpoint: str, key: str | None) -> Callable[[], None]:
 
 
 def _of_recording(playback: Playback) -> Callable[..., None]:
-    recording = playback.recording
-    markers = Markers(beside(Path(recording.path)), recording.header.session)
+    markers = of_recording(playback.recording)
 
     def root(at: float = 0.0) -> None:
         Page(lambda: playback.board(0.0), lambda: markers, playback=playback, at_s=at)

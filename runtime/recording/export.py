@@ -22,7 +22,7 @@ import numpy.typing as npt
 from capture.features import audio, vision
 from capture.features.spec import StreamSpec
 from capture.messages import FeatureBlock, Words
-from runtime.markers import read
+from runtime.markers import of_recording
 from runtime.recording.layout import RecordingError
 from runtime.recording.raw import write_raw
 from runtime.recording.read import Recording
@@ -114,7 +114,7 @@ def read_tables(recording: Recording) -> Iterator[Table]:
             case _:
                 pass
     markers = Table("markers")
-    for marker in read(recording.path, recording.header.session):
+    for marker in of_recording(recording).all:
         markers.add(marker.t_ns / 1e9, {"marker": marker.text, "wall": marker.wall})
     yield from (table for table in (emotions, words, markers, *features.values()) if table.times_s)
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from capture.bus import Sequence
 from capture.features import vision as vision_features
 from capture.messages import STREAMS, FeatureBlock, Pcm, Picture, Status, StreamName, Words
-from runtime.markers import Markers, beside
+from runtime.markers import of_recording
 from runtime.recording.read import Recording
 
 
@@ -97,7 +97,7 @@ def summarise(recording: Recording) -> Info:
             span_ns = info.last_ns - info.first_ns
             info.rate_hz = (info.samples - 1) * 1e9 / span_ns if span_ns > 0 else None
     warnings = recording.warnings
-    markers = Markers(beside(recording.path), recording.header.session)
+    markers = of_recording(recording)
     return Info(
         file=str(recording.path),
         bytes=recording.path.stat().st_size,

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import UNSET
 
 from capture.messages import Words
-from runtime.markers import read
+from runtime.markers import of_recording
 from runtime.recording import Recording
 from runtime.recording.info import Info, summarise
 from runtime.stream import Emotion, MalformedMessage, Modality, decode
@@ -89,8 +89,7 @@ def gather(recording: Recording) -> Session:
         ((gap.first_ns - start_ns) / 1e9, (gap.last_ns - start_ns) / 1e9) for gap in recording.gaps
     ]
     session.markers = [
-        ((marker.t_ns - start_ns) / 1e9, marker.text)
-        for marker in read(recording.path, recording.header.session)
+        ((marker.t_ns - start_ns) / 1e9, marker.text) for marker in of_recording(recording).all
     ]
     for arrival in recording:
         if isinstance(arrival.message, Words):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
+import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from runtime.markers import Markers, beside, carry_over, place, read
+from capture.clock import WallAnchor
+from runtime.markers import Marker, Markers, beside, carry_over, of_recording, place
+from runtime.recording import Header, Recorder, Recording
+from runtime.stream import Model, SessionBegin
 
 
 @pytest.mark.parametrize("session", ["../../home/x", "/etc/cron.d/x", "..", "a b", "é", ""])
@@ -18,6 +25,10 @@ def test_a_sessions_name_names_a_file_and_no_way_to_one(
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert place(session, None).parent == tmp_path / "emotion-edge" / "markers"
+
+
+def read(recording: Path, session: str) -> tuple[Marker, ...]:
+    return tuple(Markers(beside(recording), session).all)
 
 
 def test_a_recording_without_markers_has_none(tmp_path: Path) -> None:
@@ -79,6 +90,71 @@ def test_those_of_a_session_whose_recordings_name_is_used_again_are_left_out(tmp
     assert [marker.text for marker in read(tmp_path / "session.mcap", "monday")] == ["he laughs"]
     later = Markers(path, "tuesday")
     assert [marker.text for marker in later.all] == ["she laughs"] and (later.others, later.skipped) == (1, 0)
+
+
+def recorded(path: Path, session: str, began: datetime) -> Recording:
+    anchor = WallAnchor(1_000_000_000, round(began.timestamp()) * 10**9)
+    Recorder(path, Header(session, "monotonic", start_ns=1_000_000_000, wall=anchor)).close()
+    return Recording.open(path)
+
+
+def test_those_of_a_session_of_the_same_name_and_an_earlier_day_are_left_out(tmp_path: Path) -> None:
+    began = datetime.now(UTC)
+    recording = recorded(tmp_path / "session.mcap", "robot", began)
+    yesterday = (began - timedelta(days=1)).isoformat()
+    old = Marker(session="robot", t_ns=1, clock="monotonic", wall=yesterday, text="yesterday")
+    undated = Marker(session="robot", t_ns=2, clock="monotonic", wall="?", text="whenever")
+    beside(recording.path).write_bytes(b"\n".join(map(msgspec.json.encode, (old, undated))))
+    of_recording(recording).add(3, "monotonic", "today")
+    now = of_recording(recording)
+    assert [marker.text for marker in now.all] == ["whenever", "today"] and now.others == 1
+
+
+@pytest.mark.parametrize(
+    ("session", "named", "beside_it"),
+    [("robot", "absolute", True), ("another", "absolute", False), ("robot", "relative", False)],
+)
+def test_markers_lie_beside_the_recording_of_their_session_and_of_no_other(
+    session: str, named: str, beside_it: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    recording = recorded(tmp_path / "session.mcap", "robot", datetime.now(UTC))
+    record = str(recording.path) if named == "absolute" else recording.path.name
+    path = place(session, begin(session, record))
+    assert (path == beside(recording.path)) is beside_it
+    assert beside_it or path.is_relative_to(tmp_path / "data")
+
+
+def test_a_recording_that_this_user_may_not_see_has_its_markers_in_the_users_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        recorded(Path(folder, "session.mcap"), "robot", datetime.now(UTC))
+        user = os.geteuid()
+        Path(folder).chmod(0)
+        if user == 0:  # who may enter everything
+            os.seteuid(65534)
+        try:
+            for record in (f"{folder}/session.mcap", f"{folder}/{'x' * 5000}", f"{folder}/\0"):
+                assert place("robot", begin("robot", record)).is_relative_to(tmp_path)
+        finally:
+            os.seteuid(user)
+            Path(folder).chmod(0o700)
+
+
+def begin(session: str, record: str) -> SessionBegin:
+    model = Model(name="n", hash="h", features="f", engine="onnxruntime-cpu", precision="fp32")
+    return SessionBegin(
+        session=session,
+        started=datetime.now(UTC).isoformat(),
+        clock="monotonic",
+        config={"record": record},
+        model=model,
+        streams={},
+        software="0",
+    )
 
 
 def test_they_are_read_without_the_page() -> None:

@@ -20,7 +20,7 @@ import pyxdf
 from pyarrow import parquet
 
 from capture.messages import FeatureBlock
-from runtime.markers import Markers, beside, read
+from runtime.markers import Markers, beside, of_recording
 from runtime.recording import Recording
 from runtime.recording.__main__ import main
 from runtime.recording.info import summarise
@@ -235,7 +235,7 @@ def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored_or_mended
 ) -> None:
     session = tmp_path / "s.mcap"
     shutil.copy(whole, session)
-    markers = Markers(beside(session), Recording.open(session).header.session)
+    markers = of_recording(Recording.open(session))
     for t_ns, text in ((1_500_000_000, "he laughs"), (2_500_000_000, "")):
         markers.add(t_ns, "media", text)
     assert stat.S_IMODE(beside(session).stat().st_mode) == 0o600
@@ -265,6 +265,6 @@ def test_markers_stand_in_info_in_exports_and_beside_what_was_rescored_or_mended
     session.write_bytes(session.read_bytes()[:200_000])
     assert main(["repair", str(session)]) == 0
     for made in ("again", "s.repaired"):
-        assert read(tmp_path / f"{made}.mcap", markers.session) == tuple(markers.all)
+        assert of_recording(Recording.open(tmp_path / f"{made}.mcap")).all == markers.all
         assert stat.S_IMODE((tmp_path / f"{made}.markers.jsonl").stat().st_mode) == 0o600
     capsys.readouterr()

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runtime.markers import Markers, beside
+from runtime.markers import of_recording
 from runtime.recording import Recorder, Recording
 from runtime.report.__main__ import main
 from runtime.report.draw import Axis, area, clock, line, pieces
@@ -248,7 +248,7 @@ def test_markers_missing_windows_and_abstentions_are_told(tmp_path: Path) -> Non
     recording = with_emotions(tmp_path / "s.mcap", change)
     session = gather(Recording.open(recording))
     header = Recording.open(recording).header
-    Markers(beside(recording), header.session).add(header.start_ns + 3_000_000_000, "media", "he <laughs>")
+    of_recording(Recording.open(recording)).add(header.start_ns + 3_000_000_000, "media", "he <laughs>")
     page = Page(report(recording, tmp_path / "s.html"))
     assert "2 windows missing" in page.text and "he <laughs>" in page.text
     assert any(attrs.get("class") == "marker" for _, attrs in page.elements)
