@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-RENEW_NS = 60_000_000_000  # between two looks at the date
+RENEW_NS = 1_000_000_000  # between two looks at the date
 JUMP_NS = 100_000_000  # the date was set; less is a clock that is kept right
 
 ClockKind = Literal["monotonic", "media"]
@@ -91,7 +91,9 @@ def anchor(clock: Clock) -> WallAnchor:
 
 
 class WallClock:
-    """Dates for a session: its anchor is read anew every minute, because the date may be corrected.
+    """Dates for a session: its anchor is read anew every second.
+
+    For the date may be set, and a machine that sleeps wakes on another day: its capture clock stood still.
 
     Args:
         clock: of the session; one that runs in real time is followed, of a file read at once no more
