@@ -33,6 +33,7 @@ from runtime.bridge.osc import address
 from runtime.bridge.ros2 import EXPRESSIONS, expression
 from runtime.bridge.websocket import WebSocketBridge
 from runtime.stream import Emotion
+from tests.made_stream import window
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = 8  # 4 s of a session
@@ -477,21 +478,6 @@ def test_messages_that_a_broker_does_not_take_are_counted(
     _, errors = process.communicate(timeout=15)
     assert process.returncode == 0
     assert f"messages lost: 127.0.0.1:{port} does not take them" in errors
-
-
-def window(seq: int = 1, **changes: Any) -> Emotion:
-    """A window without any sense, for what needs no session."""
-    absent = stream.Modality(present=False, coverage=0.0, reason="no_device")
-    message = Emotion(
-        session="lab", seq=seq, state="degraded", final=True,
-        time=stream.Time(clock="media", start_ns=0, end_ns=10**9, published_ns=10**9, wall=stream.wall(0)),
-        emotions=stream.Emotions(labels=("happy", "sad"), scores=(0.25, 0.75), top="sad"),
-        modalities=stream.Modalities(text=absent, audio=absent, vision=absent),
-        latency_ms=stream.Latency(infer=1.0, publish=0.5, total=1.5),
-        dropped=stream.Lost(),
-        model=stream.Model(name="dmd", hash="a", features="b", engine="e", precision="fp32"),
-    )  # fmt: skip
-    return msgspec.structs.replace(message, **changes)
 
 
 def test_windows_beyond_the_queue_for_a_broker_and_those_left_in_it_are_counted(
