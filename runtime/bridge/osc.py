@@ -13,12 +13,12 @@ Source: https://opensoundcontrol.stanford.edu/spec-1_0.html. Addresses follow th
 from __future__ import annotations
 
 import contextlib
-import socket
 from typing import Any
 
 from msgspec import UNSET
 
 from runtime.bridge.bridge import BridgeError, host_port, missing
+from runtime.bridge.sessions import Sessions
 from runtime.stream import Emotion, Message, SessionBegin, SessionEnd, Transcript
 from runtime.stream.row import SENSES
 
@@ -40,8 +40,7 @@ class OscBridge:
         self._host, self._port = host_port(to, PORT)
         self._words = words
         self._client: Any = None
-        self._session = ""
-        self._first_ns: int | None = None
+        self._sessions = Sessions()
 
     def open(self) -> str:
         try:
@@ -50,13 +49,13 @@ class OscBridge:
             raise missing("python-osc") from error
         try:
             self._client = UDPClient(self._host, self._port)
-        except (OSError, socket.gaierror) as error:
+        except (OSError, UnicodeError) as error:  # the latter: no name that a host could have, such as a..b
             raise BridgeError(f"{self._host}: no such host ({error}): check --to HOST:PORT") from error
         return f"OSC to {self._host}:{self._port}"
 
     def send(self, message: Message) -> None:
-        if isinstance(message, SessionBegin) and message.session == self._session:
-            return  # it is repeated for newcomers; OSC has none
+        if not self._sessions.news(message):
+            return  # a begin is repeated for newcomers, and OSC has none; a stage cannot take a window back
         content = self._content(message)
         if not content:
             return
@@ -83,18 +82,15 @@ class OscBridge:
                 said = [word.text for word in words if word.committed]
                 return {"/emotion/word": [" ".join(said)]} if said else {}
             case SessionBegin(session=name):
-                self._session, self._first_ns = name, None
                 return {"/emotion/session": ["begin", name]}
             case SessionEnd(session=name):
-                self._session = ""
                 return {"/emotion/session": ["end", name]}
             case _:
                 return {}
 
     def _window(self, message: Emotion) -> dict[str, list[Any]]:
-        if self._first_ns is None:
-            self._first_ns = message.time.end_ns
-        since_s = (message.time.end_ns - self._first_ns) / 1e9
+        first_ns = self._sessions[message.session].first_ns
+        since_s = 0.0 if first_ns is None else (message.time.end_ns - first_ns) / 1e9
         felt, value, edges = message.emotions, message.sentiment, message.distillation
         top = "" if felt is UNSET else felt.top
         content: dict[str, list[Any]] = {"/emotion/window": [message.seq, message.state, top, since_s]}

@@ -13,6 +13,8 @@ from typing import Any
 from msgspec import UNSET
 
 from runtime.bridge.bridge import BridgeError
+from runtime.bridge.sessions import Sessions
+from runtime.scale import on_scale
 from runtime.stream import Emotion, Message, encode
 
 TOPIC = "/humans/faces/anonymous/expression"
@@ -46,8 +48,7 @@ def expression(message: Emotion) -> dict[str, Any]:
             name = EXPRESSIONS.get(felt.top, felt.top)
             confidence = max(felt.scores)
         if value is not UNSET:
-            low, high = value.scale
-            valence = 2 * (value.value - low) / (high - low) - 1
+            valence = 2 * on_scale(value.value, value.scale) - 1
             confidence = confidence if felt is not UNSET else float("nan")
     return {
         "header": {"stamp": stamp(message), "frame_id": ""},
@@ -74,6 +75,7 @@ class Ros2Bridge:
     def __init__(self, topic: str = TOPIC) -> None:
         self._topic = topic
         self._node: Any = None
+        self._sessions = Sessions()
 
     def open(self) -> str:
         try:
@@ -93,7 +95,8 @@ class Ros2Bridge:
 
     def send(self, message: Message) -> None:
         self._messages.publish(self._string(data=encode(message).decode()))
-        if isinstance(message, Emotion):
+        # A robot that reacts to the newest window must not be thrown back to one of a second ago.
+        if self._sessions.news(message) and isinstance(message, Emotion):
             filled = self._expression()
             fill(filled, expression(message))
             self._expressions.publish(filled)

@@ -180,7 +180,8 @@ def _shown(data: bytes) -> None:
     view.update(message)
     Console(file=io.StringIO(), width=100).print(view, board.now_ns, board.silent_s, board.face_now)
     osc = OscBridge("127.0.0.1:9000", words=True)
-    osc._content(message)
+    if osc._sessions.news(message):
+        osc._content(message)
     if isinstance(message, stream.Emotion):
         row(message)
         lsl.channels(message)
