@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
 
-from runtime.bridge.bridge import missing
+from runtime.bridge.bridge import log, missing
+from runtime.bridge.sessions import Sessions
 from runtime.stream import Emotion, Message, SessionBegin, SessionEnd, StatusMessage, Transcript
 from runtime.stream.row import SENSES, row
 
 SETTINGS = "[multicast]\nResolveScope = {scope}\n[log]\nlevel = -2\n"  # of the log: errors only
 KEPT = 240  # messages that the clocks are compared over: two minutes at the usual hop
+SILENT_S = 5.0  # a session says how it is every second: who is silent so long is gone
 UNITS = {"p": "probability", "sentiment": "value", "homo": "strength", "hetero": "strength"}
 
 
 class LslBridge:
-    """Outlets of Lab Streaming Layer, made anew for each session; windows are sent once, never revised.
+    """Outlets of Lab Streaming Layer, made anew for each session and network; windows are never revised.
+
+    LSL's outlets stand for one session: the first that is heard, until it has ended or is silent.
 
     Args:
         name: of the outlet of numbers; the outlet of text is ``name-events``.
@@ -37,12 +42,14 @@ class LslBridge:
 
     def __init__(self, name: str, *, words: bool = False, lan: bool = False) -> None:
         self._name, self._words, self._lan = name, words, lan
-        self._session = ""
+        self._session, self._heard_s, self._over = "", 0.0, True
+        self._told = False  # that another session is heard, too
+        self._sessions = Sessions()
         self._begin: SessionBegin | None = None
         self._numbers: Any = None
         self._events: Any = None
         self._channels: tuple[str, ...] = ()
-        self._seen_ns: int | None = None  # end of the newest window that was sent
+        self._network = ""  # the hash of the one that the outlet of numbers was made for
         self._clock = _Clock()
 
     def open(self) -> str:
@@ -58,16 +65,19 @@ class LslBridge:
         return f"LSL outlets {self._name} and {self._name}-events, from the session's first window on"
 
     def send(self, message: Message) -> None:
-        if message.session != self._session:
-            self._begin_session(message.session)
+        if not self._takes(message.session):
+            return
+        news = self._sessions.news(message)
         match message:
             case SessionBegin():
                 known, self._begin = self._begin, message
-                if known is None:
+                if news:
+                    if known is not None:  # it was killed, and begins again on another clock
+                        self._clock = _Clock()
                     self._tell(f"session.begin {message.session}")
             case Emotion():
                 self._clock.observe(message.time.published_ns, self._lsl.local_clock())
-                if message.revises is None or self._finals(message):
+                if news:
                     self._sample(message)
             case StatusMessage(event=str(event)):
                 self._tell(event)
@@ -78,16 +88,32 @@ class LslBridge:
             case SessionEnd(reason=reason):
                 self._tell(f"session.end {reason}")
                 # A demo's loop goes on under the same name, on a clock that begins again.
-                self._begin, self._clock, self._seen_ns = None, _Clock(), None
+                self._begin, self._clock, self._over = None, _Clock(), True
             case _:
                 pass
 
     def close(self) -> None:
         self._numbers = self._events = None  # an outlet lives as long as its object
 
+    def _takes(self, session: str) -> bool:
+        """Whether this session is the one that is carried, from now on or still."""
+        now_s = time.monotonic()
+        if session != self._session:
+            if not self._over and now_s - self._heard_s < SILENT_S:
+                if not self._told:
+                    log.warning(
+                        "session %s is heard, too, and not carried: to choose one, --session NAME", session
+                    )
+                self._told = True
+                return False
+            self._begin_session(session)
+        self._heard_s, self._over = now_s, False
+        return True
+
     def _begin_session(self, session: str) -> None:
         self._session, self._begin, self._clock = session, None, _Clock()
-        self._numbers, self._channels, self._seen_ns = None, (), None
+        self._sessions, self._told = Sessions(), False
+        self._numbers = None
         lsl = self._lsl
         info = lsl.StreamInfo(
             f"{self._name}-events", "Markers", 1, 0, "string", f"{self._name}-events-{session}"
@@ -95,28 +121,26 @@ class LslBridge:
         info.desc().append_child_value("session", session)
         self._events = lsl.StreamOutlet(info)
 
-    def _finals(self, message: Emotion) -> bool:
-        """A revision is sent where only final windows are heard: it is the first that comes of its window."""
-        return self._seen_ns is None or message.time.end_ns > self._seen_ns
-
     def _sample(self, message: Emotion) -> None:
+        answered = message.emotions is not UNSET or message.sentiment is not UNSET
+        if message.model.hash != self._network or (answered and channels(message) != self._channels):
+            self._numbers = None  # of another network: a session of the same name may bring one
         if self._numbers is None:
-            if message.emotions is UNSET and message.sentiment is UNSET:
+            if not answered:
                 return  # which channels there are is not known yet
             self._numbers = self._outlet(message)
         flat = row(message)
         values = (flat.get(name) for name in self._channels)
         sample = [math.nan if value is None else float(value) for value in values]
         self._numbers.push_sample(sample, self._clock.lsl_s(message.time.end_ns))
-        self._seen_ns = message.time.end_ns
 
     def _outlet(self, message: Emotion) -> Any:
         """An outlet whose metadata says what each channel is, and what made it."""
-        self._channels = channels(message)
+        self._channels, self._network = channels(message), message.model.hash
         model = message.model
-        info = self._lsl.StreamInfo(
-            self._name, "Emotion", len(self._channels), 0, "double64", f"{self._name}-{message.session}"
-        )
+        # LSL reconnects an inlet by this: it must not go on with the channels of another network.
+        source = f"{self._name}-{message.session}-{model.hash}"
+        info = self._lsl.StreamInfo(self._name, "Emotion", len(self._channels), 0, "double64", source)
         described = info.desc().append_child("channels")
         for name in self._channels:
             channel = described.append_child("channel")
