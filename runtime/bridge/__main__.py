@@ -28,7 +28,7 @@ as many as you like. It waits for a session, and for the next one when that has 
 pip install '.[bridge]' in the clone brings what lsl, websocket, mqtt and osc need; ros2 runs in the Python of
 your ROS 2.
 
-exit status: 0 you pressed Ctrl-C; 2 an option or an address cannot be used; 3 the other side is gone.
+exit status: 0 you pressed Ctrl-C; 2 an option, address or password cannot be used; 3 the other side is gone.
 """
 
 

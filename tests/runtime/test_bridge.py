@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import math
@@ -28,12 +29,12 @@ from hypothesis import strategies as st
 from runtime import stream
 from runtime.bridge.bridge import BridgeError, Losses, host_port
 from runtime.bridge.lsl import SETTINGS, channels
-from runtime.bridge.mqtt import MqttBridge
+from runtime.bridge.mqtt import CONNECT_S, MqttBridge
 from runtime.bridge.osc import address
 from runtime.bridge.ros2 import EXPRESSIONS, expression
 from runtime.bridge.websocket import WebSocketBridge
 from runtime.stream import Emotion
-from tests.made_stream import window
+from tests.made_stream import begin, end, window
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = 8  # 4 s of a session
@@ -492,7 +493,7 @@ def test_windows_beyond_the_queue_for_a_broker_and_those_left_in_it_are_counted(
     bridge = MqttBridge(f"127.0.0.1:{port}", user="robot")
     bridge.open()
     bridge.send(window())  # this one arrives
-    wait_for(lambda: bridge._under_way == 0)
+    wait_for(lambda: not bridge._under_way)
     server.terminate()
     server.wait(10)
     wait_for(lambda: "the broker is gone" in caplog.text)
@@ -501,6 +502,183 @@ def test_windows_beyond_the_queue_for_a_broker_and_those_left_in_it_are_counted(
     assert said(caplog) == ["1 messages lost"]  # at once, and not again so soon
     bridge.close()
     assert said(caplog) == ["1 messages lost", "10 messages lost"]  # 6 had no place, 4 waited in vain
+
+
+def test_a_bridge_whose_queue_is_full_says_that_it_is_online_when_the_broker_is_back(
+    mosquitto: tuple[int, subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port, server = mosquitto
+    monkeypatch.setattr("runtime.bridge.mqtt.QUEUED", 4)
+    monkeypatch.setenv("MQTT_PASSWORD", "secret")
+    bridge = MqttBridge(f"127.0.0.1:{port}", user="robot")
+    bridge.open()
+    server.terminate()
+    server.wait(10)
+    wait_for(lambda: "the broker is gone" in caplog.text)
+    for seq in range(10):
+        bridge.send(window(seq))
+    with restarted(server, port):
+        wait_for(lambda: retained(port).get("emotion/bridge") == b"online")
+        wait_for(lambda: not bridge._under_way)
+        bridge.close()
+    assert said(caplog)[-1] == "6 messages lost"
+
+
+def test_a_broker_that_no_longer_knows_the_password_ends_the_bridge(
+    mosquitto: tuple[int, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    port, server = mosquitto
+    monkeypatch.setenv("MQTT_PASSWORD", "secret")
+    bridge = MqttBridge(f"127.0.0.1:{port}", user="robot")
+    bridge.open()
+    bridge.send(window())
+    server.terminate()
+    server.wait(10)
+    subprocess.run(["mosquitto_passwd", "-b", tmp_path / "passwords", "robot", "another"], check=True)
+    with restarted(server, port):
+        wait_for(lambda: bool(bridge._refused))
+        with pytest.raises(BridgeError, match="MQTT_PASSWORD"):
+            bridge.send(window())
+        bridge.close()
+
+
+@contextlib.contextmanager
+def restarted(server: subprocess.Popen[bytes], port: int) -> Iterator[None]:
+    """The broker once more, which remembers nothing."""
+    again = subprocess.Popen(server.args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: listens(port), 10)
+        yield
+    finally:
+        again.terminate()
+        again.wait(10)
+
+
+def retained(port: int) -> dict[str, bytes]:
+    """What a newcomer finds at the broker."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    found: dict[str, bytes] = {}
+    fresh: list[str] = []
+
+    def take(_client: Client, _data: Any, message: Any) -> None:
+        if message.retain:
+            found[message.topic] = message.payload
+        else:
+            fresh.append(message.topic)
+
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.username_pw_set("robot", "secret")
+    client.on_message = take
+    client.on_connect = lambda client, *_: client.subscribe("emotion/#", qos=1)
+    # What is retained comes with the answer, and this behind it.
+    client.on_subscribe = lambda client, *_: client.publish("emotion/asked", qos=1)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    wait_for(lambda: "emotion/asked" in fresh)
+    client.disconnect()
+    client.loop_stop()
+    return found
+
+
+def test_each_of_several_sessions_is_retained_at_the_broker_until_it_ends(
+    broker: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_PASSWORD", "secret")
+    bridge = MqttBridge(f"127.0.0.1:{broker}", user="robot")
+    bridge.open()
+    try:
+        for message in (begin("one"), begin("two"), window(session="one"), begin("one")):
+            bridge.send(message)
+        wait_for(lambda: not bridge._under_way)
+        assert {"emotion/one/session.begin", "emotion/two/session.begin"} < retained(broker).keys()
+        bridge.send(end("one"))
+        wait_for(lambda: not bridge._under_way)
+        assert retained(broker).keys() == {"emotion/bridge", "emotion/two/session.begin"}
+        monkeypatch.setattr("runtime.bridge.sessions.GONE_S", 0.0)
+        bridge.send(window(session="three"))  # and nothing of the second any more, which was killed
+        wait_for(lambda: not bridge._under_way)
+        assert retained(broker).keys() == {"emotion/bridge"}
+    finally:
+        bridge.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, Callable[[], None]]]:
+    """The address of a broker that takes a connection and confirms no message; and what lets it hang."""
+    hang = threading.Event()
+    server, held = socket.create_server(("127.0.0.1", 0), backlog=0), contextlib.ExitStack()
+
+    def greet() -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(4096)
+            client.sendall(b"\x20\x02\x00\x00")  # CONNACK
+            hang.wait(60)
+
+    greeting = threading.Thread(target=greet, daemon=True)
+    greeting.start()
+
+    def let_hang() -> None:
+        """Close the connection; the kernel has no place for another one, so that a connect waits."""
+        for _ in range(4):
+            filler = held.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        hang.set()
+        greeting.join(10)
+
+    with server, held:
+        yield f"127.0.0.1:{server.getsockname()[1]}", let_hang
+        hang.set()
+
+
+def test_only_what_is_the_streams_counts_as_lost(
+    silent: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("paho.mqtt", reason="the extra 'bridge' is not installed")
+    monkeypatch.setattr("runtime.bridge.mqtt.CLOSE_S", 0.2)
+    bridge = MqttBridge(silent[0])
+    bridge.open()
+    bridge.send(begin())
+    bridge.close()  # takes the begin back and says offline, which nobody confirms
+    assert said(caplog) == ["1 messages lost"]
+
+
+def test_the_end_does_not_wait_for_a_connection_that_hangs(
+    silent: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("paho.mqtt", reason="the extra 'bridge' is not installed")
+    monkeypatch.setattr("runtime.bridge.mqtt.CLOSE_S", 0.2)
+    address, let_hang = silent
+    bridge = MqttBridge(address)
+    bridge.open()
+    connects = threading.Event()
+    client = bridge._client
+    client.on_pre_connect = lambda *_: connects.set()
+    let_hang()
+    assert connects.wait(20)
+    began_s = time.monotonic()
+    bridge.close()
+    assert time.monotonic() - began_s < CONNECT_S / 2
+    assert client._thread.is_alive()  # it does hang
+
+
+def test_something_that_is_no_broker_is_an_error_and_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("paho.mqtt", reason="the extra 'bridge' is not installed")
+    monkeypatch.setattr("runtime.bridge.mqtt.CONNECT_S", 0.5)
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        bridge = MqttBridge(f"127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(BridgeError, match="no MQTT broker answers: check --broker"):
+            bridge.open()
+    assert set(threading.enumerate()) <= before
+    bridge.close()
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -591,7 +769,7 @@ def test_a_broker_that_refuses_the_password_is_one_line_and_a_status(
 ) -> None:
     process = bridge("mqtt", "--broker", f"127.0.0.1:{broker}", "--user", "robot", MQTT_PASSWORD="wrong")
     _, errors = process.communicate(timeout=15)
-    assert process.returncode == 3
+    assert process.returncode == 2
     assert errors.startswith("error: ") and errors.count("\n") == 1
     assert "MQTT_PASSWORD" in errors
 
@@ -803,6 +981,8 @@ def test_what_cannot_be_bridged_is_one_line_and_status_2() -> None:
         cases = {
             ("websocket", "--serve", f"127.0.0.1:{port}"): "choose another --serve",
             ("websocket", "--token", "short"): "at least 8",
+            ("osc", "--to", "a..b:9000"): "check --to",
+            ("mqtt", "--broker", "a..b"): "no MQTT broker answers",
             ("mqtt", "--broker", f"127.0.0.1:{free_port()}"): "no MQTT broker answers",
             ("mqtt", "--prefix", "a/#"): "without +, #",
             ("osc", "--to", "127.0.0.1:99999"): "a port from 1 to 65535",
