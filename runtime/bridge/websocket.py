@@ -14,9 +14,10 @@ import secrets
 import threading
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from runtime.bridge.bridge import BridgeError, Losses, host_port, missing
+from runtime.bridge.sessions import Sessions
 from runtime.stream import Message, SessionBegin, SessionEnd, encode
 
 PORT = 8564
@@ -26,7 +27,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class WebSocketBridge:
-    """A server in a thread of its own; newcomers hear first what session this is.
+    """A server in a thread of its own; newcomers hear first which sessions run.
 
     Args:
         serve: HOST:PORT. Beyond loopback every client needs ``?token=…``.
@@ -34,21 +35,24 @@ class WebSocketBridge:
         origins: pages from here may connect, too, such as ``https://example.org``.
 
     Raises:
-        BridgeError: the address is malformed, or the token is short.
+        BridgeError: the address is malformed, or the token is short or not ASCII.
     """
 
     def __init__(self, serve: str, *, token: str | None = None, origins: Sequence[str] = ()) -> None:
         self._host, self._port = host_port(serve, PORT)
         if token is not None and len(token) < 8:
             raise BridgeError(f"token of {len(token)} characters: expected at least 8")
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise BridgeError("a token with other characters than those of ASCII: choose another --token")
         self._token = token or (None if _is_loopback(self._host) else secrets.token_urlsafe(16))
         self._origins = frozenset(origins)
-        self._begin: str | None = None
+        self._sessions = Sessions()
+        self._begins: tuple[str, ...] = ()  # how those that run have begun; replaced, never changed
         self._clients: set[asyncio.Queue[str | None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
-        self._error: OSError | None = None
+        self._error = ""
         self._losses = Losses("a client reads more slowly than the stream goes")
 
     def open(self) -> str:
@@ -61,21 +65,21 @@ class WebSocketBridge:
             target=lambda: asyncio.run(self._run()), name="websocket", daemon=True
         )
         self._thread.start()
-        if not self._ready.wait(START_S) or self._error is not None:
-            why = self._error.strerror if self._error is not None else "the server does not start"
+        if not self._ready.wait(START_S) or self._error:
+            why = self._error or "the server does not start"
             raise BridgeError(
                 f"{self._host}:{self._port} cannot be served on ({why}): choose another --serve HOST:PORT"
             )
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"WebSocket at ws://{host}:{self._port}/" + (f"?token={self._token}" if self._token else "")
+        query = f"?token={quote(self._token, safe='')}" if self._token else ""
+        return f"WebSocket at ws://{host}:{self._port}/{query}"
 
     def send(self, message: Message) -> None:
         assert self._loop is not None
         text = encode(message).decode()
-        if isinstance(message, SessionBegin):
-            self._begin = text
-        elif isinstance(message, SessionEnd):
-            self._begin = None
+        self._sessions.news(message)
+        if isinstance(message, SessionBegin | SessionEnd):
+            self._begins = tuple(encode(begin).decode() for begin in self._sessions.begins())
         try:
             self._loop.call_soon_threadsafe(self._spread, text)
         except RuntimeError as error:  # the loop has ended
@@ -108,8 +112,10 @@ class WebSocketBridge:
                 max_size=1024,
                 close_timeout=1,
             )
-        except OSError as error:
-            self._error = error
+        except (OSError, UnicodeError) as error:  # the latter: no name that a host could have, such as a..b
+            self._error = (
+                str(error.strerror) if isinstance(error, OSError) else "no name that a host could have"
+            )
             self._ready.set()
             return
         self._ready.set()
@@ -136,8 +142,8 @@ class WebSocketBridge:
         from websockets.exceptions import ConnectionClosed
 
         queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUED)
-        if self._begin is not None:
-            queue.put_nowait(self._begin)
+        for begin in self._begins[-QUEUED:]:
+            queue.put_nowait(begin)
         self._clients.add(queue)
         gone = asyncio.create_task(connection.wait_closed())
         try:

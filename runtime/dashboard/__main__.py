@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         address = Address.parse(options.dashboard)
         if options.token is not None and len(options.token) < 8:
             raise AddressError(f"token of {len(options.token)} characters: expected at least 8")
+        if options.token is not None and not (options.token.isascii() and options.token.isprintable()):
+            raise AddressError("a token with other characters than those of ASCII: choose another --token")
         if options.replay is None:
             subscribe(options.endpoint, key=options.key).close()  # raises here, before anything is started
         if not installed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from urllib.parse import quote
 
 DEFAULT = "127.0.0.1:8563"
 
@@ -48,17 +49,17 @@ class Address:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no name that a host could have"
             raise AddressError(
-                f"dashboard = {self}: cannot be served on ({error.strerror}): "
-                f"choose another with --dashboard HOST:PORT"
+                f"dashboard = {self}: cannot be served on ({why}): choose another with --dashboard HOST:PORT"
             ) from error
 
     def url(self, token: str | None = None) -> str:
         """What to open in a browser; everywhere (0.0.0.0, ::) is reached under the machine's name."""
         host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         host = f"[{host}]" if ":" in host else host
-        return f"http://{host}:{self.port}/" + (f"?token={token}" if token else "")
+        return f"http://{host}:{self.port}/" + (f"?token={quote(token, safe='')}" if token else "")
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -623,6 +623,16 @@ def test_beyond_loopback_a_token_is_made_and_demanded_also_of_the_websocket(
     until(lambda: browser.all('[aria-label="Pause (P)"]'), "an answer through the WebSocket")
 
 
+def test_the_address_that_is_printed_opens_the_page_whatever_the_token_is(
+    serve: Callable[..., Served], recording: Path
+) -> None:
+    given = "a+b&c%20d#e=f/?;g"
+    page = serve("runtime.dashboard", "--replay", recording, "--token", given).ready()
+    printed = re.search(r"http://\S+", page.said)
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    assert printed is not None and opener.open(printed[0], timeout=10).status == 200
+
+
 def test_two_pages_with_tokens_on_one_host_do_not_log_each_other_out(
     serve: Callable[..., Served], recording: Path
 ) -> None:
@@ -741,6 +751,8 @@ def test_what_cannot_be_used_is_one_line_and_status_2(recording: Path) -> None:
             ("runtime.dashboard", "--dashboard", busy, "--replay", recording): "choose another",
             ("runtime.dashboard", "--replay", ROOT / "README.md"): "is not an MCAP file",
             ("runtime.dashboard", "--token", "abc"): "at least 8",
+            ("runtime.dashboard", "--token", "pässword"): "than those of ASCII",
+            ("runtime.dashboard", "--dashboard", "a..b:8563"): "no name that a host could have",
             ("runtime.dashboard", "--endpoint", "tcp://x"): "expected tcp://HOST:PORT",
             ("runtime.live", "--demo", "--dashboard", "1.2.3.4:99999"): "expected HOST:PORT",
         }

@@ -341,6 +341,41 @@ def test_a_page_from_elsewhere_or_without_the_token_hears_nothing(
         served.close()
 
 
+def test_the_address_that_is_printed_works_whatever_the_token_is() -> None:
+    pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
+    from websockets.sync.client import connect
+
+    served = WebSocketBridge(f"127.0.0.1:{free_port()}", token="a+b&c%20d#e=f/?")
+    address = served.open().removeprefix("WebSocket at ")
+    try:
+        with connect(address):
+            pass
+    finally:
+        served.close()
+
+
+def test_a_newcomer_hears_of_every_session_that_runs_and_of_none_that_has_ended() -> None:
+    pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
+    from websockets.sync.client import connect
+
+    served = WebSocketBridge(f"127.0.0.1:{free_port()}")
+    served.open()
+    try:
+        for message in (begin("one"), begin("two"), begin("three"), end("two")):
+            served.send(message)
+        with connect(f"ws://127.0.0.1:{served._port}/") as client:
+            heard = [json.loads(client.recv(timeout=10)) for _ in range(2)]
+            served.send(window(session="one"))
+            heard.append(json.loads(client.recv(timeout=10)))
+    finally:
+        served.close()
+    assert [(one["type"], one["session"]) for one in heard] == [
+        ("session.begin", "one"),
+        ("session.begin", "three"),
+        ("emotion", "one"),
+    ]
+
+
 @pytest.mark.parametrize(("second", "status"), [("http://localhost:1", 400), ("https://a.example", 403)])
 def test_a_request_of_several_origins_is_refused(second: str, status: int) -> None:
     pytest.importorskip("websockets", reason="the extra 'bridge' is not installed")
@@ -981,6 +1016,8 @@ def test_what_cannot_be_bridged_is_one_line_and_status_2() -> None:
         cases = {
             ("websocket", "--serve", f"127.0.0.1:{port}"): "choose another --serve",
             ("websocket", "--token", "short"): "at least 8",
+            ("websocket", "--token", "pässword"): "than those of ASCII",
+            ("websocket", "--serve", f"a..b:{free_port()}"): "no name that a host could have",
             ("osc", "--to", "a..b:9000"): "check --to",
             ("mqtt", "--broker", "a..b"): "no MQTT broker answers",
             ("mqtt", "--broker", f"127.0.0.1:{free_port()}"): "no MQTT broker answers",
