@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.colours import OTHER, palette
-from runtime.dashboard.board import SEEN_S, SILENT_S
+from runtime.dashboard.board import SEEN_S, SILENT_S, begins_anew
 from runtime.dashboard.phrases import spoken
 from runtime.stream import (
     Emotion,
@@ -64,7 +64,8 @@ class StreamView:
 
     def update(self, message: Message) -> None:
         """Take in a message; the next rendering shows it."""
-        if message.session != self._session or (isinstance(message, SessionBegin) and self._over):
+        anew = isinstance(message, SessionBegin) and begins_anew(message, self._begin, self._over)
+        if message.session != self._session or anew:
             self._clear(message.session)  # nothing of the person before
         self._heard_s = self._now_s()
         match message:

@@ -40,6 +40,16 @@ class Moment:
     emotion: Emotion
 
 
+def begins_anew(begin: SessionBegin, before: SessionBegin | None, over: str) -> bool:
+    """Whether it begins another session of the same name; a session repeats its own for late joiners.
+
+    Args:
+        before: the latest one that was heard under this name.
+        over: why the session before ended. A demo's rounds begin at one date; who was killed says no end.
+    """
+    return bool(over) or (before is not None and before.started != begin.started)
+
+
 class Board:
     """Feed it every message; ``version`` says whether there is anything new to draw.
 
@@ -83,8 +93,8 @@ class Board:
             case Emotion():
                 self._take(message, at_s)
             case SessionBegin():
-                if self.over:
-                    self._clear(message.session)  # the demo's loop: the same name, and a new session
+                if begins_anew(message, self.begin, self.over):
+                    self._clear(message.session)  # nothing of the person before
                 self.begin = message
                 if self.words is None and message.config.get("share_words"):
                     self.words = ()

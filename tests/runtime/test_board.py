@@ -24,6 +24,7 @@ pytest.importorskip("nicegui", reason="pip install 'emotion-edge[dashboard]'")
 from runtime.dashboard.board import SEEN_S, Board
 
 FACE = Face(session="demo", seq=0, t_ns=0, present=True, blendshapes={"jawOpen": 0.5})
+WORD = Said(text="ask", start_ns=0, end_ns=1, committed=True)
 PICTURE = Picture(session="demo", t_ns=0, width=4, height=3, jpeg=b"", landmarks=())
 
 
@@ -53,15 +54,29 @@ def test_another_session_shows_nobody_of_the_one_before(emotion: Emotion) -> Non
 
 def test_a_session_of_the_same_name_begins_with_nothing_said(begun: SessionBegin, ended: SessionEnd) -> None:
     board = Board(lambda: 100.0)
-    word = Said(text="ask", start_ns=0, end_ns=1, committed=True)
-    said = Transcript(session="demo", seq=0, until_ns=1, words=(word,))
+    said = Transcript(session="demo", seq=0, until_ns=1, words=(WORD,))
     for message in (begun, said, begun):  # a late joiner's repetition takes nothing away
         board.update(message)
-    assert board.words == (word,)
+    assert board.words == (WORD,)
     board.update(ended)
-    assert board.words == (word,) and board.over
+    assert board.words == (WORD,) and board.over
     board.update(begun)
     assert not board.words and not board.over
+
+
+def test_a_session_that_was_killed_and_began_again_shows_nobody_of_the_one_before(
+    begun: SessionBegin, emotion: Emotion
+) -> None:
+    board = Board(lambda: 100.0)
+    said = Transcript(session="demo", seq=0, until_ns=1, words=(WORD,))
+    event = msgspec.structs.replace(OVERLOADED, event="vision: degraded")
+    for message in (begun, emotion, FACE, said, event, begun):  # the last: repeated, as every few seconds
+        board.update(message)
+    assert board.words == (WORD,) and len(board.history) == 1 and board.event and board.face_now
+    again = msgspec.structs.replace(begun, started="2026-11-25T12:07:00.000Z")
+    board.update(again)
+    assert not board.words and not board.history and not board.event and board.face_now is None
+    assert board.begin == again and board.emotion is None
 
 
 def test_a_revision_does_not_turn_the_clock_back_or_forward(emotion: Emotion) -> None:

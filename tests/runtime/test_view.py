@@ -52,6 +52,18 @@ def status(session: str = "lab") -> stream.StatusMessage:
     return stream.StatusMessage(session=session, uptime_s=1, senses=senses, windows=1, skipped=0, engine="e")
 
 
+def begin(started: str = "2026-11-25T12:00:00.000Z") -> stream.SessionBegin:
+    return stream.SessionBegin(
+        session="lab",
+        started=started,
+        clock="monotonic",
+        config={},
+        model=MODEL,
+        streams={},
+        software="0.1.0",
+    )
+
+
 def rendered(view: object, width: int = 80, colour: bool = False) -> str:
     out = io.StringIO()
     kind = "truecolor" if colour else None
@@ -124,6 +136,19 @@ def test_all_six_edges_of_each_kind_are_readable(width: int) -> None:
     view = StreamView()
     view.update(emotion())
     assert all(rendered(view, width).count(f"{edge.replace('->', '→')} 17%") == 2 for edge in EDGES)
+
+
+def test_a_session_that_was_killed_and_began_again_shows_nobody_of_the_one_before() -> None:
+    view = StreamView()
+    word = stream.Said(text="ask", start_ns=0, end_ns=1, committed=True)
+    said = stream.Transcript(session="lab", seq=0, until_ns=1, words=(word,))
+    event = msgspec.structs.replace(status(), event="camera unplugged")
+    for message in (begin(), emotion(), said, event, begin()):  # the last: repeated, as every few seconds
+        view.update(message)
+    assert all(shown in rendered(view) for shown in ("ask", "camera unplugged", "keen"))
+    for message in (begin("2026-11-25T12:07:00.000Z"), emotion()):
+        view.update(message)
+    assert "ask" not in rendered(view) and "unplugged" not in rendered(view)
 
 
 def test_what_is_drawn_is_of_one_moment_whatever_comes_meanwhile() -> None:
