@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -20,7 +20,8 @@ class Guard:
 
     The token comes once, as ``?token=``; a cookie that scripts cannot read keeps it. Without a token
     (loopback) the Host header must name this machine, so that no web site can point a name of its own
-    at it. A WebSocket must come from the page itself.
+    at it. What says where it comes from, as a WebSocket and the polling in its place do, must come from the
+    page itself.
 
     Args:
         token: what must be shown; None: nothing.
@@ -40,9 +41,10 @@ class Guard:
         headers = Headers(scope=scope)
         if scope["type"] == "http" and self._token and self._offered(scope):
             response = RedirectResponse(_without_token(scope), status_code=303)
-            response.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+            # Lax: a link in a mail on the web is followed with the cookie. Nothing is changed by a GET.
+            response.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
             await response(scope, receive, send)
-        elif self._known(headers) and not (scope["type"] == "websocket" and _foreign(headers)):
+        elif self._known(headers) and not _foreign(headers):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -57,18 +59,16 @@ class Guard:
         if self._token is None:
             asked = _address(f"//{headers.get('host', '')}")
             return asked is not None and asked.hostname in self._hosts
-        try:
-            cookies = SimpleCookie(headers.get("cookie", ""))
-        except CookieError:
-            return False
-        return self._cookie in cookies and self._right(cookies[self._cookie].value)
+        # Not http.cookies: that stops at the first one that it cannot read, of another port of this host.
+        offered = cookie_parser(headers.get("cookie", "")).get(self._cookie)
+        return offered is not None and self._right(offered)
 
     def _right(self, offered: str) -> bool:
         return hmac.compare_digest(offered.encode(), (self._token or "").encode())
 
 
 def _foreign(headers: Headers) -> bool:
-    """A WebSocket that another site's page opens says so in its Origin."""
+    """What another site's page asks for, or opens, says so in its Origin; a followed link has none."""
     origin = headers.get("origin")
     if origin is None:
         return False
