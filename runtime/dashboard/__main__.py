@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from runtime.dashboard.playback import Playback
 
             playback = Playback(Recording.open(options.replay))
+            for warning in playback.warnings:
+                print(f"warning: {warning}", file=sys.stderr, flush=True)
         address.check_free()
         given = os.environ.pop(TOKEN, None) if options.with_parent else None
         made = None if address.loopback else given or secrets.token_urlsafe(16)

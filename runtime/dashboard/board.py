@@ -70,6 +70,7 @@ class Board:
         self.eased: tuple[str, ...] = ()  # what is given up now, to keep up
         self.revised: Revised | None = None  # what late words changed
         self.replayed = False  # a recording does not know everything that a stream tells
+        self.warnings: tuple[str, ...] = ()  # what of a recording could not be read
         self.event = ""
         self.over = ""  # why the session ended
         self.words: tuple[Word | Said, ...] | None = None  # None: the stream tells only how many

@@ -175,7 +175,7 @@ class HealthPanel:
 
     def show(self, board: Board) -> None:
         emotion = board.emotion
-        troubles = []
+        troubles = list(board.warnings)
         for name, (state, samples, lost, restarts) in self._cells.items():
             sense = board.senses.get(name)
             if sense is None:

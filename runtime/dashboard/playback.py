@@ -33,7 +33,7 @@ class Playback:
         recording: what ``Recording.open`` gave.
 
     Raises:
-        RecordingError: it holds no window, so that there is nothing to show.
+        RecordingError: it holds no window that can be read, so that there is nothing to show.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -51,9 +51,10 @@ class Playback:
                 shown_ns = t_ns if recording.header.paced else message.time.end_ns
                 self._emotions.append((shown_ns / 1e9, message))
         if not self._emotions:
+            held = "only results of another schema" if self.unread else "no results to show"
             raise RecordingError(
-                f"{recording.path} holds no results to show: "
-                f"make them with python -m runtime.live --replay {recording.path}"
+                f"{recording.path} holds {held}: make them anew with "
+                f"python -m runtime.recording rescore {recording.path} --out NEW.mcap"
             )
         self._emotions.sort(key=lambda pair: pair[0])
         firsts = (int(emotion.revises is None) for _, emotion in self._emotions)
@@ -70,6 +71,9 @@ class Playback:
             self._arrive(shown_ns / 1e9, arrival.message)
         last_s = self._emotions[-1][0] - self.start_s
         self.duration_s = max(recording.duration_s, last_s) if recording.header.paced else last_s
+        self.warnings = tuple(recording.warnings)  # complete, now that all was read
+        if self.unread:
+            self.warnings += (f"{recording.path}: {self.unread} results of another schema are not shown",)
 
     def board(self, at_s: float) -> Board:
         """What the page showed ``at_s`` seconds after the recording's beginning."""
@@ -92,6 +96,7 @@ class Playback:
         if (seen := self._film.at(now_s)) is not None:
             board.pictured_s, board.picture = seen
         board.heard_s, board.replayed = None, True  # a recording is never silent
+        board.warnings = self.warnings
         return board
 
     def _heard(self, now_s: float) -> tuple[Word, ...]:

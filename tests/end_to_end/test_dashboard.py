@@ -740,6 +740,17 @@ def test_ctrl_c_ends_the_dashboard_with_130(playback: Served) -> None:
     assert "Traceback" not in playback.said
 
 
+def test_damage_in_a_recording_is_told_at_the_start_and_on_the_page(
+    serve: Callable[..., Served], recording: Path, tmp_path: Path
+) -> None:
+    content = bytearray(recording.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "damaged.mcap").write_bytes(content)
+    served = serve("runtime.dashboard", "--replay", tmp_path / "damaged.mcap").ready()
+    assert f"warning: {tmp_path}/damaged.mcap: 1 damaged stretches left out" in served.said
+    assert b"1 damaged stretches left out" in urllib.request.urlopen(served.url, timeout=10).read()
+
+
 def test_what_cannot_be_used_is_one_line_and_status_2(recording: Path) -> None:
     with socket.socket() as taken, contextlib.ExitStack() as stack:
         taken.bind(("127.0.0.1", 0))

@@ -15,7 +15,7 @@ import pytest
 from capture.messages import Words
 from runtime.dashboard.playback import Playback
 from runtime.plan import DEMO
-from runtime.recording import Recorder, Recording
+from runtime.recording import Recorder, Recording, RecordingError
 from runtime.stream import Emotion, decode, encode, schema
 
 CONSENT = "the speaker agreed on 3 May"
@@ -86,6 +86,48 @@ def test_a_revision_is_no_window(tmp_path: Path) -> None:
     end = late_too.board(late_too.duration_s + 1)
     assert end.windows == len(list(demo.emotions())) == len(end.history)
     assert all(moment.emotion.revises is not None for moment in end.history)
+
+
+def rewritten(out: Path, keep: int) -> Path:
+    """The bundled recording; its published windows from the number ``keep`` on are of a schema to come."""
+    demo = Recording.open(DEMO)
+    with Recorder(out, demo.header, emotion_schema=msgspec.json.encode(schema())) as recorder:
+        for arrival in demo.arrivals():
+            recorder.add(arrival.message, arrival.t_arrival_ns)
+        for seq, (t_ns, payload) in enumerate(demo.emotions()):
+            later = payload.replace(b'"schema":1', b'"schema":2')
+            assert later != payload
+            recorder.add_emotion(payload if seq < keep else later, t_ns, seq)
+    return out
+
+
+def test_what_of_a_recording_cannot_be_read_is_told(tmp_path: Path) -> None:
+    assert Playback(Recording.open(DEMO)).warnings == ()
+    path = rewritten(tmp_path / "a.mcap", keep=5)
+    unread = len(list(Recording.open(DEMO).emotions())) - 5
+    (told,) = Playback(Recording.open(path)).warnings
+    assert told == f"{path}: {unread} results of another schema are not shown"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    damaged = Playback(Recording.open(path))
+    assert any("1 damaged stretches left out" in one for one in damaged.warnings)
+    assert damaged.board(1.0).warnings == damaged.warnings
+
+
+def test_a_recording_of_another_schema_says_so_and_what_it_advises_makes_one_that_is_shown(
+    tmp_path: Path,
+) -> None:
+    path = rewritten(tmp_path / "a.mcap", keep=0)
+    with pytest.raises(RecordingError, match="holds only results of another schema") as caught:
+        Playback(Recording.open(path))
+    command = str(caught.value).partition("python ")[2].split()
+    assert command.pop() == "NEW.mcap"
+    subprocess.run(
+        [sys.executable, *command, str(tmp_path / "new.mcap")], check=True, timeout=120, capture_output=True
+    )
+    new = Playback(Recording.open(tmp_path / "new.mcap"))
+    assert len(new.board(new.duration_s).history) >= 20 and new.warnings == ()
 
 
 def test_words_that_were_committed_stay_in_the_order_in_which_they_were_said() -> None:
