@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.colours import palette
+from runtime.dashboard.phrases import when
 from runtime.stream import (
     Emotion,
     Message,
@@ -29,7 +30,7 @@ def line(message: Message) -> str:
     """One line for a message, or nothing for one that says nothing new."""
     match message:
         case Emotion():
-            at = f"{message.time.end_ns / 1e9:9.1f} s  {message.state:8}"
+            at = f"{when(message.time):>11}  {message.state:8}"
             if message.emotions is not UNSET:
                 felt = f"{message.emotions.top:8} {max(message.emotions.scores):4.0%}"
             elif message.sentiment is not UNSET:

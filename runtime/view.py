@@ -15,7 +15,7 @@ from rich.text import Text
 
 from runtime.colours import OTHER, palette
 from runtime.dashboard.board import SEEN_S, SILENT_S, begins_anew
-from runtime.dashboard.phrases import spoken
+from runtime.dashboard.phrases import spoken, when
 from runtime.stream import (
     Emotion,
     Face,
@@ -102,7 +102,7 @@ class StreamView:
         if emotion is None:
             parts.append(Text(self._waiting, style="dim"))
         else:
-            title.append(f" · {emotion.time.end_ns / 1e9:.1f} s · ")
+            title.append(f" · {when(emotion.time)} · ")
             title.append(emotion.state, style=STATES[emotion.state])
             parts.append(_felt(emotion))
             if emotion.emotions is not UNSET:

@@ -14,7 +14,7 @@ from runtime.dashboard.face import FacePanel
 from runtime.dashboard.felt import FeltPanel
 from runtime.dashboard.graph import GraphPanel
 from runtime.dashboard.panels import HealthPanel, LatencyPanel, SensesPanel, WordsPanel
-from runtime.dashboard.phrases import clock
+from runtime.dashboard.phrases import clock, time_of_day
 from runtime.dashboard.playback import Playback, Player
 from runtime.markers import Marker, Markers, MarkersError
 
@@ -213,7 +213,7 @@ class Page:
         with self._list:
             for marker in reversed(markers.all[-LATEST_MARKERS:]):
                 with box("", "li"):
-                    text(clock(self._since_begin_s(marker)), "number")
+                    text(self._place_of(marker), "number")
                     text(marker.text or "marked", "" if marker.text else "muted")
         if markers.all:
             say(self._file, f"kept in {markers.path}")
@@ -223,6 +223,12 @@ class Page:
                 for marker in markers.all:
                     share = self._since_begin_s(marker) / max(self._playback.duration_s, 0.1)
                     styles(box("tick"), left=f"{min(max(share, 0.0), 1.0):.2%}")
+
+    def _place_of(self, marker: Marker) -> str:
+        """Where it stands in a film or recording; of live devices, whose clock tells nobody much, when."""
+        if self._playback is None and marker.clock == "monotonic":
+            return time_of_day(marker.wall)
+        return clock(self._since_begin_s(marker))
 
     def _since_begin_s(self, marker: Marker) -> float:
         begin_s = 0.0 if self._playback is None else self._playback.start_s

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from msgspec import UNSET
 
-from runtime.stream import Emotion, Face, Modality
+from runtime.stream import Emotion, Face, Modality, Time
 
 SPOKEN = 3  # of a face's strongest movements
 NAMES = {"vision": "face", "audio": "voice", "text": "words"}
@@ -68,6 +69,19 @@ def clock(seconds: float) -> str:
     """Minutes, seconds and tenths."""
     tenths = round(max(seconds, 0.0) * 10)
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"
+
+
+def time_of_day(date: str) -> str:
+    """A date of the stream by the clock on this machine's wall; what is no date, as it is."""
+    try:
+        return f"{datetime.fromisoformat(date).astimezone():%H:%M:%S}"
+    except (ValueError, OverflowError):
+        return date
+
+
+def when(moment: Time) -> str:
+    """The end of a window: seconds into a film; of live devices, whose clock tells nobody much, a time."""
+    return f"{moment.end_ns / 1e9:.1f} s" if moment.clock == "media" else time_of_day(moment.wall)
 
 
 def tenths(parts: Sequence[float], total: float) -> tuple[list[float], float]:

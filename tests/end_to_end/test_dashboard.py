@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -643,6 +644,28 @@ def test_two_pages_with_tokens_on_one_host_do_not_log_each_other_out(
         assert token is not None and opener.open(page.url + token[0], timeout=10).status == 200
     for page in pages:
         assert opener.open(page.url, timeout=10).status == 200
+
+
+def test_a_marker_of_live_devices_stands_at_the_time_of_day_and_one_of_a_film_in_the_film(
+    serve: Callable[..., Served], endpoint: str
+) -> None:
+    served = serve("runtime.dashboard", "--endpoint", endpoint)
+    file = served.folder / "emotion-edge/markers/lab.markers.jsonl"
+    file.parent.mkdir(parents=True)
+    noon = datetime(2026, 11, 25, 12, 0, 5).astimezone(UTC).isoformat()
+    marker = {"session": "lab", "t_ns": 86_400_000_000_000, "clock": "monotonic", "wall": noon, "text": "up"}
+    of_film = marker | {"t_ns": 62_500_000_000, "clock": "media", "text": "a film"}
+    file.write_text("".join(json.dumps(one) + "\n" for one in (marker, of_film)))
+    served.ready()
+    message = msgspec.structs.replace(decode(next(iter(Recording.open(DEMO).emotions()))[1]), session="lab")
+
+    def page() -> str:
+        publisher.publish(message)
+        return urllib.request.urlopen(served.url, timeout=10).read().decode()
+
+    with Publisher(endpoint, "lab") as publisher:
+        shown = until(lambda: "kept in" in (now := page()) and now, "markers")
+    assert "12:00:05" in shown and "1:02.5" in shown and "1440:00" not in shown
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from rich.console import Console
 from runtime import stream
 from runtime.colours import COLOURS, HIGHEST, LOWEST, MIDDLE, leaning, palette
 from runtime.stream import Emotion
-from runtime.summary import Totals, summary
+from runtime.summary import Totals, line, summary
 from runtime.view import StreamView
 
 MODEL = stream.Model(name="own", hash="a", features="b", engine="onnxruntime-cpu", precision="fp32")
@@ -120,6 +121,22 @@ def test_what_abstained_was_not_felt() -> None:
     for seq, state in enumerate(("ok", "abstain", "abstain", "abstain")):
         totals.update(emotion(seq, state))  # type: ignore[arg-type]
     assert "keen 25%" in rendered(summary(totals)) and "unsure 75%" in rendered(summary(totals))
+
+
+def test_a_window_of_a_film_has_its_place_in_it_and_one_of_live_devices_the_time_of_day() -> None:
+    film = emotion(90)
+    noon = datetime(2026, 11, 25, 12, 0, 5).astimezone()
+    time = msgspec.structs.replace(
+        film.time, clock="monotonic", wall=stream.wall(round(noon.timestamp() * 1e9)), end_ns=10**15
+    )
+    live = msgspec.structs.replace(film, time=time)
+    for message, shown in ((film, "90.0 s"), (live, "12:00:05")):
+        view = StreamView()
+        view.update(message)
+        assert f" {shown} · ok" in rendered(view) and f" {shown}  ok" in line(message)
+    assert line(live).index("ok") == line(film).index("ok")
+    undated = msgspec.structs.replace(live, time=msgspec.structs.replace(time, wall="some day"))
+    assert "some day" in line(undated)
 
 
 def test_the_past_of_a_sentiment_shows_its_sign_by_colour_too() -> None:
