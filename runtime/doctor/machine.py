@@ -132,7 +132,7 @@ def endpoint(config: Config) -> Finding:
     try:
         Publisher(config.endpoint, "doctor", None if config.keys is None else Path(config.keys)).close()
     except (EndpointError, KeyFileError) as error:
-        detail, _, remedy = str(error).partition(": ")
+        detail, _, remedy = str(error).rpartition(": ")
         return fault(detail, remedy)
     return ok(f"{config.endpoint} is free")
 
@@ -170,8 +170,9 @@ def disk(config: Config) -> Finding:
         folders["the recording"] = Path(config.record).absolute().parent
     least = None
     for what, folder in folders.items():
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        there = folder
         try:
+            there = next(path for path in (folder, *folder.parents) if path.exists())
             with tempfile.TemporaryFile(dir=there) as file:
                 file.write(b"\0" * 4096)
                 file.flush()

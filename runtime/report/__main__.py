@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -51,19 +52,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write(out: Path, text: str) -> None:
-    """All or nothing, and never over another file."""
-    if out.exists():
-        raise RecordingError(f"{out} exists already: nothing is overwritten; choose another --out")
-    if not out.parent.is_dir():
-        raise RecordingError(f"{out}: {out.parent} is no folder: choose another --out")
-    half = out.with_name(f".{out.name}.half")
+    """All or nothing, never over another file, and only for the user to read: it holds every word."""
     try:
-        half.write_text(text, encoding="utf-8")
-        half.replace(out)
+        if out.exists():
+            raise RecordingError(f"{out} exists already: nothing is overwritten; choose another --out")
+        if not out.parent.is_dir():
+            raise RecordingError(f"{out}: {out.parent} is no folder: choose another --out")
+        half = out.with_name(f".{out.name}.half")
+        half.unlink(missing_ok=True)  # of one that was killed
+        try:
+            with open(
+                half, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)
+            ) as file:
+                file.write(text)
+            half.replace(out)
+        finally:
+            half.unlink(missing_ok=True)
     except OSError as error:
         raise RecordingError(f"{out}: cannot be written ({error.strerror}): choose another --out") from error
-    finally:
-        half.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

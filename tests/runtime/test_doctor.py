@@ -158,7 +158,7 @@ def test_a_stream_for_everybody(tmp_path: Path) -> None:
     at_fault(one("endpoint", "--endpoint", "tcp://0.0.0.0:5990"), "beyond this machine", r"runtime\.keys")
     keys.init(tmp_path / "keys")
     asked = ("--endpoint", "tcp://127.0.0.1:5991", "--keys", tmp_path / "keys")
-    at_fault(one("endpoint", *asked), "", r"nobody is on the list.*runtime\.keys add")
+    at_fault(one("endpoint", *asked), "nobody is on the list", r"^python -m runtime\.keys add")
     keys.add(tmp_path / "keys", "robot")
     assert one("endpoint", *asked)["level"] == "ok"
 
@@ -230,6 +230,27 @@ def test_a_folder_that_cannot_be_written() -> None:
     at_fault(
         one("disk", "--record", "/proc/session.mcap"), "the recording cannot be written", "chown|make room"
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    config = Config(record=str(closed / "sessions/a.mcap"))
+    found = as_nobody(tmp_path, lambda: machine.disk(config))
+    at_fault(
+        found, r"the recording cannot be written in \S+/sessions \(Permission denied\)", "^make room, or"
+    )
+
+
+def test_a_fault_of_the_endpoint_is_told_whole_and_its_remedy_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("no socket")
+    found = one("endpoint", "--endpoint", f"ipc://{tmp_path}/notes")
+    at_fault(found, f"ipc://{tmp_path}/notes: .* and no socket$", "^choose another --endpoint$")
+    found = one("endpoint", "--endpoint", "tcp://0.0.0.0:5990")
+    at_fault(found, "beyond this machine, where anybody could listen$", "^expected a loopback .*--help")
 
 
 def video(tmp_path: Path, *nodes: tuple[str, str, str]) -> tuple[Path, Path]:

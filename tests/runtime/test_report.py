@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -167,6 +168,7 @@ def test_the_command_refuses_in_one_line_and_overwrites_nothing(tmp_path: Path) 
         ((DEMO, "--out", mine), "mine.html exists already"),
         ((DEMO, "--out", tmp_path / "none/r.html"), "is no folder"),
         ((DEMO, "--out", mine / "r.html"), "is no folder"),
+        ((DEMO, "--out", tmp_path / f"{'r' * 300}.html"), "cannot be written (File name too long)"),
         ((tmp_path / "none.mcap",), "No such file"),
         ((mine, "--out", tmp_path / "x.html"), "is not an MCAP file"),
     ):
@@ -174,6 +176,19 @@ def test_the_command_refuses_in_one_line_and_overwrites_nothing(tmp_path: Path) 
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
     assert mine.read_text() == "thesis" and list(tmp_path.iterdir()) == [mine]
+
+
+def test_nobody_else_may_read_it_for_it_holds_every_word(tmp_path: Path) -> None:
+    half = tmp_path / ".r.html.half"
+    half.write_text("what one that was killed left behind")
+    half.chmod(0o644)
+    before = os.umask(0)
+    try:
+        report(DEMO, tmp_path / "r.html")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "r.html").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 
 def test_lines_stop_where_a_value_or_a_window_is_missing() -> None:
