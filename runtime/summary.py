@@ -23,6 +23,7 @@ from runtime.stream import (
 )
 from runtime.view import SENSES, reason
 
+LOST = (*SENSES, "windows")
 LATENCIES = 7200  # windows that the percentiles are taken from: an hour at the usual hop
 
 
@@ -59,7 +60,7 @@ def _sense_in_a_word(name: str, message: Emotion) -> str:
 
 
 class Totals:
-    """What a session was, kept in bounded memory; feed it every message."""
+    """What a session was, or all rounds of a loop, kept in bounded memory; feed it every message."""
 
     def __init__(self) -> None:
         self.windows = 0
@@ -67,9 +68,11 @@ class Totals:
         self.tops: Counter[str] = Counter()
         self.unsure = 0  # windows with a best guess that abstain: nothing was felt in them
         self.present: Counter[str] = Counter()
-        self.dropped: dict[str, int] = {}
+        self.duration_s = 0.0
         self.restarts = 0
-        self.end: SessionEnd | None = None
+        self.end: SessionEnd | None = None  # of the latest round
+        self._lost_before: Counter[str] = Counter()  # in the rounds that have ended
+        self._lost: Counter[str] = Counter()  # in this one, so far
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
 
     def update(self, message: Message) -> None:
@@ -85,14 +88,21 @@ class Totals:
                         self.tops[message.emotions.top] += 1
                 self.present.update(name for name in SENSES if getattr(message.modalities, name).present)
                 self._latencies_ms.append(message.latency_ms.total)
-                self.dropped = {name: getattr(lost, name) for name in (*SENSES, "windows")}
+                self._lost = Counter({name: getattr(lost, name) for name in LOST})
             case SessionEnd():
                 self.end = message
-                self.dropped = {name: sense.dropped for name, sense in message.senses.items()}
-                self.dropped["windows"] = message.skipped
-                self.restarts = sum(sense.restarts for sense in message.senses.values())
+                self.duration_s += message.duration_s
+                self._lost_before.update({name: sense.dropped for name, sense in message.senses.items()})
+                self._lost_before["windows"] += message.skipped
+                self._lost.clear()
+                self.restarts += sum(sense.restarts for sense in message.senses.values())
             case _:
                 pass
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What was lost, by sense, and windows."""
+        return {name: self._lost_before[name] + self._lost[name] for name in LOST}
 
     def latency_ms(self, share: float) -> float | None:
         """The total latency that this share of the windows (0..1) stayed below, in ms; None before any."""
@@ -105,7 +115,7 @@ def summary(totals: Totals) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     windows = max(totals.windows, 1)
     end = totals.end
-    took = "" if end is None else f" in {end.duration_s:.1f} s · {end.reason}"
+    took = "" if end is None else f" in {totals.duration_s:.1f} s · {end.reason}"
     table.add_row("windows", Text(f"{totals.windows}{took}"))
     felt, colours = Text(), palette(totals.labels)
     for label, count in totals.tops.most_common(4):
