@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from types import TracebackType
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from runtime.stream import Message
 from runtime.summary import Totals, line, summary
 from runtime.view import StreamView
+
+log = logging.getLogger("runtime.show")
 
 NEXT = """\
 [bold]What to try next[/]
@@ -30,6 +35,7 @@ class Show:
 
     def __init__(self, errors: Console, *, live: bool) -> None:
         self._out = Console(file=sys.stdout)
+        self._gone = False  # whoever read what is printed
         self._view = StreamView()
         self._totals = Totals()
         console = errors if errors.is_terminal else self._out
@@ -41,13 +47,27 @@ class Show:
         self._totals.update(message)
         self._view.update(message)
         if self._live is None and (text := line(message)):
-            self._out.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._print(text, markup=False, highlight=False, soft_wrap=True)
 
     def summary(self, *, demo: bool) -> None:
         """Print what the session was, and after a demo what to do with it."""
-        self._out.print(summary(self._totals))
+        self._print(summary(self._totals))
         if demo:
-            self._out.print(NEXT)
+            self._print(NEXT)
+
+    def _print(self, what: RenderableType, **how: Any) -> None:
+        """A reader who goes away (``| head``) ends the lines, not the session and its recording."""
+        if self._gone:
+            return
+        with self._out.capture() as told:  # rich itself would end the program
+            self._out.print(what, **how)
+        try:
+            print(told.get(), end="", file=self._out.file, flush=True)
+        except OSError as error:
+            self._gone = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._out.file.fileno())  # its buffer is written once more, at the end
+            log.warning("standard output: %s: no more lines; the session goes on", error.strerror)
 
     def __enter__(self) -> Show:
         if self._live is not None:

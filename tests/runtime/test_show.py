@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import msgspec
 
+from runtime.plan import DEMO
+from runtime.recording import Recording
 from runtime.stream import SenseStatus, SessionEnd
 from runtime.summary import Totals, summary
+from tests.conftest import ROOT
 from tests.runtime.test_view import emotion, rendered
+
+
+def test_a_reader_of_the_pipe_who_goes_away_ends_the_lines_and_neither_session_nor_recording(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--replay", str(DEMO), "--fast"]
+    command += ["--endpoint", f"ipc://{tmp_path}/stream", "--record", str(tmp_path / "a.mcap")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()  # as ``| head`` does, when it has read enough
+    told = process.stderr.read()
+    assert process.wait(60) == 0, told
+    assert told.count("Broken pipe") == 1 and "the session goes on" in " ".join(told.split())
+    assert "Traceback" not in told and "Exception" not in told
+    kept, demo = Recording.open(tmp_path / "a.mcap"), Recording.open(DEMO)
+    assert (kept.end or {})["reason"] == "end of input"
+    assert len(list(kept.emotions())) == len(list(demo.emotions())) and kept.warnings == []
 
 
 def test_the_summary_of_a_loop_is_of_all_its_rounds() -> None:
