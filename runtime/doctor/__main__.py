@@ -25,6 +25,7 @@ EPILOG = """\
 examples:
   python -m runtime.doctor                                 what runtime.live would use
   python -m runtime.doctor --camera 2 --asr whisper:small  what that session would use
+  python -m runtime.doctor --input clip.mp4                what a session on a film would use
   python -m runtime.doctor --only camera microphone
   python -m runtime.doctor --json > report.json            for a report
 
@@ -34,7 +35,7 @@ exit status: 0 nothing is at fault; 1 something is; 2 an option is malformed.
 """
 REPLUG = "unplug it, plug it in again"
 SIGNS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fault": "[red]fault[/]"}
-OPTIONS = ("camera", "microphone", "asr", "endpoint", "keys", "record", "network", "engine")
+OPTIONS = ("input", "camera", "microphone", "asr", "endpoint", "keys", "record", "network", "engine")
 
 
 def checks(config: Config) -> list[Check]:
@@ -43,6 +44,7 @@ def checks(config: Config) -> list[Check]:
         Check("packages", machine.packages),
         Check("extras", partial(machine.extras, config)),
         Check("libraries", machine.libraries, 30),
+        Check("input", partial(machine.source, config)),
         Check("camera", partial(machine.camera, config), stuck=REPLUG),
         Check("microphone", partial(machine.microphone, config), stuck=REPLUG),
         Check("face landmarker", engine.landmarker),

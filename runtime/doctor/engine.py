@@ -14,7 +14,7 @@ from capture.trouble import SourceError
 from runtime import network as networks
 from runtime.config import Config
 from runtime.doctor.finding import Finding, fault, ok, warning
-from runtime.doctor.machine import installed
+from runtime.doctor.machine import installed, recognises
 from runtime.engine import BY_SPEED, ENGINES, EngineError
 from runtime.engines.libraries import check_gpu, gpu_or_none, library
 from runtime.engines.onnx import OnnxEngine
@@ -131,7 +131,7 @@ def audio_speed() -> Finding:
 
 def words_speed(config: Config) -> Finding:
     """Whisper is on this machine, and hears faster than people speak. Nothing is downloaded."""
-    if config.asr not in ("auto", "whisper") and not config.asr.startswith("whisper:"):
+    if not recognises(config):
         return ok("not asked for")
     model = config.asr.partition(":")[2] or whisper.DEFAULT
     if not installed("faster_whisper"):

@@ -16,14 +16,17 @@ import platformdirs
 from packaging.requirements import Requirement
 
 from capture import devices
+from capture.address import shown
 from capture.sound_cards import NODES, forbidden
 from capture.trouble import SourceError, may_not
-from runtime.config import Config
+from runtime.config import Config, ConfigError
 from runtime.dashboard.address import DEFAULT, Address, AddressError
 from runtime.doctor import system
 from runtime.doctor.finding import Finding, fault, ok, warning
 from runtime.endpoint import EndpointError
 from runtime.keys import KeyFileError
+from runtime.plan import senses_of
+from runtime.recording import Recording, RecordingError
 from runtime.stream import Publisher
 
 PACKAGE = "emotion-edge"
@@ -67,7 +70,8 @@ def extras(config: Config) -> Finding:
         return ok(", ".join(extra for extra, _ in EXTRAS.values()))
     names = ",".join(extra for extra, _ in missing)
     told = "; ".join(f"{extra}: {without}" for extra, without in missing)
-    asked = config.asr.startswith("whisper") and any(extra == "whisper" for extra, _ in missing)
+    whisper = config.asr.startswith("whisper") and recognises(config)
+    asked = whisper and any(extra == "whisper" for extra, _ in missing)
     return (fault if asked else warning)(told, f"pip install '{PACKAGE}[{names}]'")
 
 
@@ -79,10 +83,53 @@ def installed(module: str) -> bool:
         return False
 
 
+def source(config: Config) -> Finding:
+    """What a session reads is there and can be read; devices have checks of their own."""
+    if config.demo:
+        return ok("the bundled recording")
+    try:
+        if config.replay is not None:
+            recording = Recording.open(config.replay)
+            return ok(f"{config.replay}: {recording.duration_s:.1f} s of {recording.header.session}")
+        senses, absent = senses_of(config)
+    except (ConfigError, RecordingError, SourceError) as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        if isinstance(error, SourceError) and error.reason == "unreadable":  # the decoder's reason follows
+            return fault(str(error), "choose another file")
+        return fault(detail or str(error), remedy)
+    except OSError as error:  # in a folder that may not be entered
+        return fault(f"{config.input} cannot be read ({error.strerror})", "choose another file")
+    if config.input is None:
+        return ok("the devices of this machine")
+    told = [sense.stream for sense in senses] + [f"no {name} ({reason})" for name, reason in absent.items()]
+    tried = ", not tried here" if "://" in config.input else ""
+    return ok(f"{shown(config.input)}: {', '.join(told)}{tried}")
+
+
+def instead_of_devices(config: Config) -> str:
+    """What a session reads in their place; nothing where it opens them."""
+    if config.demo:
+        return "the demo is replayed"
+    named = ((name, getattr(config, name)) for name in ("input", "replay"))
+    return next((f"{name} is {shown(value)}" for name, value in named if value is not None), "")
+
+
+def recognises(config: Config) -> bool:
+    """Whether sound goes to Whisper: a microphone's unless told otherwise, a file's only if told so."""
+    if config.microphone == "none" or config.demo or config.replay is not None:
+        return False
+    asked = config.asr.startswith("whisper")
+    if config.input is None:
+        return asked or config.asr == "auto"
+    return asked and "://" not in config.input
+
+
 def camera(config: Config, listed: Path = devices.VIDEO, folder: Path = devices.DEV) -> Finding:
     """The camera that a session would open is there, and may be opened."""
     if config.camera == "none":
         return ok("switched off")
+    if other := instead_of_devices(config):
+        return ok(f"not opened: {other}")
     found = devices.cameras(listed, folder)
     if not found:
         inside = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
@@ -103,6 +150,8 @@ def microphone(config: Config, folder: Path = NODES) -> Finding:
     """The microphone that a session would open is there, and may be opened."""
     if config.microphone == "none":
         return ok("switched off")
+    if other := instead_of_devices(config):
+        return ok(f"not opened: {other}")
     try:
         found = devices.microphones()
     except SourceError as error:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from runtime.doctor import engine, machine
 from runtime.doctor.__main__ import checks, main
 from runtime.doctor.finding import Check, Finding, ok
 from runtime.network import BUNDLED
+from runtime.plan import DEMO
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -239,6 +241,8 @@ def test_a_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.Mo
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     config = Config(record=str(closed / "sessions/a.mcap"))
+    found = as_nobody(tmp_path, lambda: machine.source(Config(input=str(closed / "a.mp4"))))
+    at_fault(found, r"closed/a\.mp4 cannot be read \(Permission denied\)$", "choose another file")
     found = as_nobody(tmp_path, lambda: machine.disk(config))
     at_fault(
         found, r"the recording cannot be written in \S+/sessions \(Permission denied\)", "^make room, or"
@@ -326,6 +330,45 @@ def test_no_camera_and_no_microphone_are_warnings_and_a_session_runs(tmp_path: P
     found = machine.camera(Config(), tmp_path, tmp_path)
     assert found.level == "warning" and "--input" in found.remedy
     assert machine.camera(Config(camera="none"), tmp_path, tmp_path) == ok("switched off")
+
+
+def test_devices_that_a_session_does_not_open_are_no_fault_and_what_it_reads_instead_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(32_000))
+    (tmp_path / "no.mp4").write_bytes(b"no film " * 100)
+    others = 'camera = "7"\nmicrophone = "nobody\'s"\n'
+    for read, told, there in (
+        (f'input = "{tmp_path}/a.wav"', f"input is {tmp_path}/a.wav", r"a\.wav: audio, no vision"),
+        ('input = "rtsp://ada:secret@cam"', "input is rtsp://…@cam", "@cam: vision, .*, not tried here"),
+        (f'replay = "{DEMO}"', f"replay is {DEMO}", r"\.mcap: 11\.\d s of demo"),
+        ("demo = true", "the demo is replayed", "the bundled recording"),
+    ):
+        (tmp_path / "session.toml").write_text(f"{others}{read}\n")
+        found = doctor(
+            "--config", tmp_path / "session.toml", "--only", "input", "camera", "microphone", "speed of words"
+        )
+        assert all(finding["level"] == "ok" for finding in found.values()), found
+        assert found["camera"]["detail"] == found["microphone"]["detail"] == f"not opened: {told}"
+        assert re.search(there, found["input"]["detail"]) and "secret" not in json.dumps(found)
+        assert found["speed of words"]["detail"] == "not asked for"
+    at_fault(one("input", "--input", tmp_path / "none.mp4"), "none.mp4 is not a file$", "--input takes a")
+    at_fault(one("input", "--input", tmp_path / "no.mp4"), "cannot be read as .*: Inv", "choose another file")
+    (tmp_path / "session.toml").write_text(f'replay = "{tmp_path}/no.mp4"')
+    at_fault(one("input", "--config", tmp_path / "session.toml"), "is not an MCAP file$", "give a recording")
+
+
+def test_whisper_is_asked_for_where_it_would_hear_something() -> None:
+    def heard(**settings: Any) -> bool:
+        return machine.recognises(Config(**settings))
+
+    assert heard() and heard(asr="whisper:tiny") and heard(input="a.mp4", asr="whisper")
+    assert not heard(asr="none") and not heard(microphone="none", asr="whisper")
+    assert not heard(input="a.mp4") and not heard(input="rtsp://cam", asr="whisper") and not heard(demo=True)
+    deaf = engine.words_speed(Config(microphone="none", asr="whisper:base"))
+    assert deaf == ok("not asked for")
 
 
 # --- how it goes about it
