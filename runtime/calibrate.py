@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from capture.address import shown
 from capture.features.audio import SAMPLE_RATE_HZ
 from capture.sample_clock import SETTLE, SampleClock
 from capture.sound import Resampler
@@ -251,6 +252,13 @@ def live(camera: str, microphone: str, seconds: float, left: Callable[[float], N
     finally:
         link.stopping = True
         device.close()
+    if slot.missing is not None:
+        raise slot.missing
+    if not seen:
+        raise SourceError(
+            "no_frames",
+            f"camera {shown(camera)} was opened and gave no picture: try another cable or USB port",
+        )
     if len(buffers) < SETTLE:
         raise SourceError("no_sound", f"microphone {device.description} gave no sound: is it muted or gone?")
     return _heard(buffers, device.rate_hz), _seen(seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import shlex
 import shutil
 import signal
@@ -23,7 +24,10 @@ import cv2
 import numpy as np
 import pytest
 
+from capture import frames
 from capture.bus import private_folder
+from capture.trouble import SourceError
+from runtime import calibrate
 from runtime.calibrate import (
     Heard,
     Offset,
@@ -225,6 +229,54 @@ def test_devices_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2 and done.stdout == ""
     assert "there is no microphone 'no such thing'" in done.stderr and done.stderr.count("\n") == 1
+
+
+class SilentCamera:
+    """As OpenCV's of a webcam on a bad cable: it opens, and no picture comes."""
+
+    def isOpened(self) -> bool:
+        return True
+
+    def grab(self) -> bool:
+        time.sleep(0.01)
+        return False
+
+    def release(self) -> None:
+        pass
+
+
+class Microphone:
+    """One that opens; nobody hears it out."""
+
+    description, rate_hz, buffers = "quiet", 16_000, queue.SimpleQueue[object]()
+
+    def __init__(self, name: str) -> None:
+        pass
+
+    def start(self, clock: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_camera_that_gives_no_picture_is_told_and_no_flash_is_blamed(
+    gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = [SilentCamera()]
+
+    def device(source: str) -> object:
+        if gone and not opened:  # unplugged after it was opened
+            return cv2.VideoCapture()
+        return opened.pop() if opened else SilentCamera()
+
+    monkeypatch.setattr(frames, "_open", device)
+    monkeypatch.setattr(frames, "REOPEN_S", 0.05)
+    monkeypatch.setattr(calibrate, "SoundDevice", Microphone)
+    with pytest.raises(SourceError, match="cannot be opened" if gone else "gave no picture") as caught:
+        calibrate.live("/dev/video99", "default", 0.5, lambda left_s: None)
+    assert caught.value.reason == ("no_device" if gone else "no_frames")
 
 
 # --- live, by devices that the test makes: a microphone of PulseAudio, a camera on the network
