@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from capture.clock import Clock, HostClock
 from capture.messages import STREAMS, StreamName
 from runtime.ladder import Step
+from runtime.pipes import POLL_MS
 from runtime.recording import Arrival, Recording
 from runtime.recording.layout import PAUSE_NS
-from runtime.sources import POLL_MS
 
 
 class ReplaySource:

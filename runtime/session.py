@@ -175,6 +175,7 @@ class Session:
         while not self._stopping:
             self._publisher.greet()
             self._report()
+            asked_ns = source.clock.now_ns()
             arrival = source.next(windower.deadline_ns, windower.wanted())
             if arrival is not None:
                 self._take(arrival)
@@ -183,7 +184,7 @@ class Session:
                 self._finish()
                 return "end of input"
             elif source.clock.paced:
-                for window in windower.advance(source.clock.now_ns()):
+                for window in windower.advance(asked_ns):
                     self._handle(window)
             if end_ns is not None and windower.next_end_ns > end_ns:
                 self._settle()

@@ -5,7 +5,6 @@ Both give ``Arrival``s in order, on a session clock, so that the session does no
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections import deque
@@ -14,20 +13,18 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
-import zmq
-
 from capture.address import shown
-from capture.bus import Receiver, ipc, private_folder
+from capture.bus import ipc, private_folder
 from capture.clock import Clock, HostClock
 from capture.link import Go, Wish
-from capture.messages import STREAMS, Stamp, State, Status, StreamName
+from capture.messages import STREAMS, Message, Stamp, State, Status, StreamName
 from runtime.ladder import Step
 from runtime.newcomers import Newcomers
+from runtime.pipes import Pipes
 from runtime.recording import Arrival
 from runtime.supervisor import Exit, Restart, Sense, Supervisor
 
 READY_S = 60.0  # how long the slowest process may take to load its models
-POLL_MS = 100
 EASED_HZ = 10.0  # faces a second when the machine cannot keep up
 CORRUPT_S = 1.0  # between two events that tell of messages that could not be read
 FINAL_S = 2.0  # how long after the last process the last message may come
@@ -53,6 +50,7 @@ class Source(Protocol):
     def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
         """The next arrival; None when there is none by ``until_ns`` or for a tenth of a second.
 
+        With None, what was there when it was asked has been given out, so that windows may be cut up to then.
         An unpaced source reads only the streams that are ``wanted``, so that the others wait in
         their own processes and nothing piles up.
         """
@@ -108,12 +106,13 @@ class LiveSource:
         self._session = session
         self._media, self._paced = media, paced
         self._folder = private_folder()
-        self._receivers = {
-            s: Receiver(ipc(self._folder, s), session=session, stream=s, raw=raw) for s in STREAMS
-        }
-        self._poller = zmq.Poller()
-        for receiver in self._receivers.values():
-            self._poller.register(receiver.socket, zmq.POLLIN)
+        self._pipes = Pipes(
+            self._folder,
+            session=session,
+            raw=raw,
+            now_ns=lambda: self.clock.now_ns(),
+            heard=self._heard,
+        )
         processes = []
         for sense in senses:
             private = (argument.replace("{folder}", str(self._folder)) for argument in sense.arguments)
@@ -128,7 +127,6 @@ class LiveSource:
         self._recognises = any(word.startswith("whisper") for sense in senses for word in sense.arguments)
         self._wishes: dict[StreamName, Wish] = {}
         self._gone: set[StreamName] = set()  # told to go: only then does a process take wishes
-        self._turn = 0
         self._states: dict[StreamName, State] = {}
         self._settled: set[StreamName] = set()  # ready, or known not to be: nobody waits for it
         self._heard_ns: dict[StreamName, int] = {}
@@ -136,14 +134,13 @@ class LiveSource:
         self._corrupt_said: dict[StreamName, int] = dict.fromkeys(STREAMS, 0)
         self._corrupt_at: dict[StreamName, float] = dict.fromkeys(STREAMS, 0.0)  # when it may be said again
         self._unread: dict[StreamName, int] = {}  # by the processes themselves
-        self._injected: deque[Arrival] = deque()
         self._absent = absent
         self._running = False
         self._over_at: float | None = None
 
     @property
     def over(self) -> bool:
-        if self._injected or not self._supervisor.over or not self._senses:
+        if not (self._pipes.given_out and self._supervisor.over and self._senses):
             return False
         if all(self._states.get(stream) in _FINAL for stream in self._senses):
             return True
@@ -153,19 +150,19 @@ class LiveSource:
     def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
         self._supervisor.start()
         deadline = time.monotonic() + READY_S
-        waiting: deque[Arrival] = deque()
+        waiting: list[Message] = []
         while self._senses - self._settled and time.monotonic() < deadline and not stopping():
             arrival = self.next(None, STREAMS)
             if arrival is not None:
-                waiting.append(arrival)
+                waiting.append(arrival.message)
         if self._media:
             self.clock = HostClock("media", time.monotonic_ns(), self._paced)
         self.start_ns = self.clock.now_ns() if not self._media else 0
         self._running = True
         for stream, reason in self._absent.items():
             self._inject(stream, "absent", reason)
-        for arrival in waiting:
-            self._injected.append(Arrival(self.start_ns, arrival.message))
+        for message in waiting:
+            self._pipes.put(message)
         for stream, state in self._states.items():
             if state == "ready":
                 self._go(stream, self.start_ns)
@@ -175,42 +172,25 @@ class LiveSource:
             self._note(event)
         working = [s for s, state in self._states.items() if state in ("running", "degraded")]
         self.events += self._newcomers.look(working)
-        if self._injected:
-            return self._injected.popleft()
         wanted = wanted or STREAMS
-        self._turn += 1  # nobody who always has something to say keeps the others waiting
-        for stream in (*wanted[self._turn % len(wanted) :], *wanted[: self._turn % len(wanted)]):
-            receiver = self._receivers[stream]
-            message = receiver.receive()
-            self._tell_corrupt(stream, receiver)
-            if message is None:
-                continue
-            self._supervisor.heard(stream)
-            if isinstance(message, Status):
-                self._take_status(stream, message)
-            else:
-                self._heard_ns[stream] = message.stamp.t_capture_ns
-            return Arrival(self.clock.now_ns(), message)
-        wait_ms = POLL_MS
-        if until_ns is not None:
-            wait_ms = min(wait_ms, max(0, math.ceil((until_ns - self.clock.now_ns()) / 1e6)))
-        if len(wanted) == len(STREAMS):
-            self._poller.poll(wait_ms)
-        else:
-            self._receivers[wanted[0]].socket.poll(min(wait_ms, 10))
-        return None
+        arrival = self._pipes.next(until_ns, wanted)
+        if arrival is None and self._pipes.wait(until_ns, wanted):
+            arrival = self._pipes.next(until_ns, wanted)
+        self._tell_corrupt()
+        return arrival
 
     def origins(self) -> dict[str, str]:
         return self._origins
 
-    def _tell_corrupt(self, stream: StreamName, receiver: Receiver) -> None:
+    def _tell_corrupt(self) -> None:
         """Say what could not be read: the first at once, a flood of them once a second."""
-        new = receiver.corrupt - self._corrupt_said[stream]
-        if new and time.monotonic() >= self._corrupt_at[stream]:
-            self._corrupt_said[stream] = receiver.corrupt
-            self._corrupt_at[stream] = time.monotonic() + CORRUPT_S
-            told = "corrupt message" if new == 1 else f"{new} corrupt messages"
-            self.events.append(f"{stream}: {told} dropped: {receiver.last_error}")
+        for stream, receiver in self._pipes.receivers.items():
+            new = receiver.corrupt - self._corrupt_said[stream]
+            if new and time.monotonic() >= self._corrupt_at[stream]:
+                self._corrupt_said[stream] = receiver.corrupt
+                self._corrupt_at[stream] = time.monotonic() + CORRUPT_S
+                told = "corrupt message" if new == 1 else f"{new} corrupt messages"
+                self.events.append(f"{stream}: {told} dropped: {receiver.last_error}")
 
     def eases(self) -> tuple[Step, ...]:
         steps: tuple[Step, ...] = ()
@@ -238,13 +218,20 @@ class LiveSource:
         return {stream: self._supervisor.restarts(stream) for stream in STREAMS}
 
     def corrupt(self) -> dict[StreamName, int]:
-        return {stream: receiver.corrupt for stream, receiver in self._receivers.items()}
+        return {stream: receiver.corrupt for stream, receiver in self._pipes.receivers.items()}
 
     def close(self) -> None:
         self._supervisor.stop()
-        for receiver in self._receivers.values():
-            receiver.close()
+        self._pipes.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _heard(self, stream: StreamName, message: Message) -> None:
+        """A message was read of a stream's pipe."""
+        self._supervisor.heard(stream)
+        if isinstance(message, Status):
+            self._take_status(stream, message)
+        else:
+            self._heard_ns[stream] = message.stamp.t_capture_ns
 
     def _take_status(self, stream: StreamName, status: Status) -> None:
         before = self._states.get(stream)
@@ -300,7 +287,7 @@ class LiveSource:
         self._states[stream] = state
         now_ns = self.clock.now_ns()
         stamp = Stamp(self._session, stream, -1, now_ns, now_ns)
-        self._injected.append(Arrival(now_ns, Status(stamp, state, reason, detail)))
+        self._pipes.put(Status(stamp, state, reason, detail))
 
     def _host_clock(self) -> HostClock:
         assert isinstance(self.clock, HostClock)
