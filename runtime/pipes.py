@@ -7,6 +7,7 @@ arrived when they were sent, not when it came round to reading them: overload is
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from runtime.recording import Arrival
 
 POLL_MS = 100
 TURN_MS = 10  # where only one stream is read
-GRACE_MS = 5  # a deadline that has passed: so long for ZeroMQ to hand over what was sent before
+GRACE_MS = 5  # for ZeroMQ to hand over what was sent before
+LEFT_S = 0.5  # at most so long for what a dead process has left in its pipe
 
 
 class Pipes:
@@ -58,6 +60,13 @@ class Pipes:
     def put(self, message: Message) -> None:
         """Say something of a stream, behind what was read of it."""
         self._read[message.stamp.stream].append(message)
+
+    def end(self, stream: StreamName) -> None:
+        """Its process is dead: read what it has left, before another one takes its place."""
+        enough = time.monotonic() + LEFT_S
+        while self.receivers[stream].socket.poll(GRACE_MS) and time.monotonic() < enough:
+            if (message := self._receive(stream)) is not None:
+                self._read[stream].append(message)
 
     def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
         """The next message of those that were read, and of the streams that are ``wanted``; None: none.

@@ -267,6 +267,8 @@ class LiveSource:
 
     def _note(self, event: Exit | Restart) -> None:
         stream = event.stream
+        if isinstance(event, Exit) and not (event.expected and event.retry_in_s is None):
+            self._pipes.end(stream)  # its last words are not for its successor
         self._settled.add(stream)
         self._gone.discard(stream)
         if isinstance(event, Restart):

@@ -186,7 +186,8 @@ class Supervisor:
         _close_input(child.process)
         child.process = None
         stream = child.sense.stream
-        if code == EXIT_ENDED:
+        endless = child.sense.device or child.sense.live
+        if code == EXIT_ENDED and not endless:
             return Exit(stream, "end of input", True, None)
         if code == EXIT_ABSENT and not child.sense.device:
             return Exit(stream, "source absent", True, None)
@@ -197,7 +198,7 @@ class Supervisor:
         if now - child.started_at > HEALTHY_S:
             child.failures = 0
         child.cause = f"signal {-code}" if code < 0 else f"exit status {code}"
-        if not (child.sense.device or child.sense.live) and child.failures >= MAX_FILE_FAILURES:
+        if not endless and child.failures >= MAX_FILE_FAILURES:
             return Exit(stream, f"{child.cause}, {child.failures + 1} times in a row", False, None)
         wait_s = BACK_OFF_S[min(child.failures, len(BACK_OFF_S) - 1)]
         child.failures += 1

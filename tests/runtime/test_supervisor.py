@@ -102,6 +102,14 @@ def test_what_hears_something_live_is_never_given_up(make: Make, monkeypatch: py
     assert [event.retry_in_s for event in seen] == [0.01, 0.02, 0.02, 0.02, 0.02]
 
 
+@pytest.mark.parametrize("kind", ["device", "live"])
+def test_what_hears_something_live_has_no_end_by_itself(make: Make, kind: str) -> None:
+    one = make("sys.exit(0)", **{kind: True})
+    died, back = events(one, 2)
+    assert died == Exit("vision", "exit status 0", False, supervisor.BACK_OFF_S[0])
+    assert isinstance(back, Restart) and not one.over
+
+
 def test_who_has_been_asleep_himself_ends_nobody_for_being_silent(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
