@@ -38,6 +38,11 @@ class Sense:
     device: bool  # a device may come back; a file that cannot be read will not
     live: bool = False  # what it hears is live: however often it dies, it is started again
 
+    @property
+    def endless(self) -> bool:
+        """It ends with the session; an end before is a failure."""
+        return self.device or self.live
+
 
 @dataclass(frozen=True, slots=True)
 class Exit:
@@ -131,9 +136,7 @@ class Supervisor:
                 if code is not None:
                     events.append(self._ended(child, code, now))
             elif child.next_start is not None and now >= child.next_start:
-                child.restarts += 1
-                self._spawn(child)
-                events.append(Restart(child.sense.stream, child.cause))
+                events.append(self._started_again(child, now))
         return events
 
     def stop(self) -> None:
@@ -172,6 +175,15 @@ class Supervisor:
         child.next_start = None
         threading.Thread(target=_log_lines, args=(sense.stream, child.process), daemon=True).start()
 
+    def _started_again(self, child: _Child, now: float) -> Exit | Restart:
+        try:
+            self._spawn(child)
+        except OSError as error:  # no memory, or no number for another process: that may pass
+            child.next_start = None
+            return self._failed(child, f"it cannot be started: {error}", now)
+        child.restarts += 1
+        return Restart(child.sense.stream, child.cause)
+
     def _end_if_stalled(self, child: _Child, now: float) -> None:
         assert child.process is not None
         # Loading models takes a while on a small machine, hence the triple patience at the start.
@@ -186,8 +198,7 @@ class Supervisor:
         _close_input(child.process)
         child.process = None
         stream = child.sense.stream
-        endless = child.sense.device or child.sense.live
-        if code == EXIT_ENDED and not endless:
+        if code == EXIT_ENDED and not child.sense.endless:
             return Exit(stream, "end of input", True, None)
         if code == EXIT_ABSENT and not child.sense.device:
             return Exit(stream, "source absent", True, None)
@@ -197,13 +208,17 @@ class Supervisor:
             return Exit(stream, child.cause, True, ABSENT_RETRY_S)
         if now - child.started_at > HEALTHY_S:
             child.failures = 0
-        child.cause = f"signal {-code}" if code < 0 else f"exit status {code}"
-        if not endless and child.failures >= MAX_FILE_FAILURES:
-            return Exit(stream, f"{child.cause}, {child.failures + 1} times in a row", False, None)
+        return self._failed(child, f"signal {-code}" if code < 0 else f"exit status {code}", now)
+
+    def _failed(self, child: _Child, cause: str, now: float) -> Exit:
+        """One more failure: try again later, or give up."""
+        stream, child.cause = child.sense.stream, cause
+        if not child.sense.endless and child.failures >= MAX_FILE_FAILURES:
+            return Exit(stream, f"{cause}, {child.failures + 1} times in a row", False, None)
         wait_s = BACK_OFF_S[min(child.failures, len(BACK_OFF_S) - 1)]
         child.failures += 1
         child.next_start = now + wait_s
-        return Exit(stream, child.cause, False, wait_s)
+        return Exit(stream, cause, False, wait_s)
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:

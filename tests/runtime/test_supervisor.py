@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +111,30 @@ def test_what_hears_something_live_has_no_end_by_itself(make: Make, kind: str) -
     died, back = events(one, 2)
     assert died == Exit("vision", "exit status 0", False, supervisor.BACK_OFF_S[0])
     assert isinstance(back, Restart) and not one.over
+
+
+def test_a_machine_that_cannot_start_another_process_is_asked_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "BACK_OFF_S", (0.01, 0.02, 0.03))
+    one = make("sys.exit(7)", device=True)
+    real = subprocess.Popen
+    refused = 0
+
+    def popen(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    died, once, twice, back = events(one, 4)
+    assert died == Exit("vision", "exit status 7", False, 0.01)
+    for event, wait_s in ((once, 0.02), (twice, 0.03)):
+        assert isinstance(event, Exit) and event.retry_in_s == wait_s and not event.expected
+        assert event.cause == "it cannot be started: [Errno 11] Resource temporarily unavailable"
+    assert isinstance(back, Restart) and one.restarts("vision") == 1
 
 
 def test_who_has_been_asleep_himself_ends_nobody_for_being_silent(
