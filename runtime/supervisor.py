@@ -19,6 +19,7 @@ log = logging.getLogger("runtime.supervisor")
 
 STALL_S = 10.0  # a process that says nothing for so long, not even a heartbeat, is ended
 STOP_S = 3.0  # how long a process may take to end by itself
+KILL_S = 2.0  # and how long when it was killed
 HEALTHY_S = 10.0  # a process that ran for so long has its back-off forgiven
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 MAX_FILE_FAILURES = len(BACK_OFF_S)  # a file that kills its reader so often in a row is given up
@@ -140,7 +141,7 @@ class Supervisor:
         return events
 
     def stop(self) -> None:
-        """End every process: by closing its standard input, then by signal. Never leaves one behind."""
+        """End every process: by closing its standard input, then by signal. Nothing that can die stays."""
         running = [child.process for child in self._children.values() if child.process is not None]
         for process in running:
             _close_input(process)
@@ -152,7 +153,10 @@ class Supervisor:
                     break
                 except subprocess.TimeoutExpired:
                     harder()
-            process.wait()
+            try:
+                process.wait(KILL_S)
+            except subprocess.TimeoutExpired:
+                log.warning("process %d does not die, it hangs in the kernel: left behind", process.pid)
 
     def _write(self, stream: StreamName, line: Go | Wish) -> None:
         child = self._children[stream]
@@ -191,7 +195,7 @@ class Supervisor:
         if self._watch_stalls and now - child.heard_at > patience:
             log.warning("%s: no sign of life for %.0f s, ending it", child.sense.stream, patience)
             child.process.kill()
-            child.process.wait()
+            child.heard_at = now  # a later poll sees its end: in a driver it may not die at once
 
     def _ended(self, child: _Child, code: int, now: float) -> Exit:
         assert child.process is not None

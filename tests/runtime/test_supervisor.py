@@ -186,6 +186,47 @@ def test_stopping_is_bounded_even_for_a_process_that_will_not_go(
         os.kill(pid or 0, 0)
 
 
+def unkillable(one: Supervisor, monkeypatch: pytest.MonkeyPatch) -> subprocess.Popen[bytes]:
+    """Its process, on which signals have no effect for now, as while a driver does not answer."""
+    process = one._children["vision"].process
+    assert process is not None
+    monkeypatch.setattr(process, "kill", lambda: None)
+    monkeypatch.setattr(process, "terminate", lambda: None)
+    return process
+
+
+def test_a_process_that_hangs_in_a_driver_keeps_nobody_waiting(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STALL_S", 0.1)
+    one = make("time.sleep(60)", watch_stalls=True)
+    process = unkillable(one, monkeypatch)
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        began = time.monotonic()
+        assert one.poll() == []
+        assert time.monotonic() - began < 0.5
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)  # now it dies of it
+    died, back = events(one, 2)
+    assert isinstance(died, Exit) and died.cause == "signal 9" and isinstance(back, Restart)
+
+
+def test_stopping_is_bounded_even_for_a_process_that_hangs_in_a_driver(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "STOP_S", 0.3)
+    monkeypatch.setattr(supervisor, "KILL_S", 0.3)
+    one = make("time.sleep(60)")
+    process = unkillable(one, monkeypatch)
+    began = time.monotonic()
+    one.stop()
+    assert time.monotonic() - began < 5 and process.poll() is None
+    assert f"process {process.pid} does not die" in caplog.text
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def test_a_process_that_dies_before_it_has_read_what_it_was_told_ends_nothing(make: Make) -> None:
     one = make("sys.exit(1)")
     deadline = time.monotonic() + 10
