@@ -158,6 +158,8 @@ class LiveSource:
         if self._media:
             self.clock = HostClock("media", time.monotonic_ns(), self._paced)
         self.start_ns = self.clock.now_ns() if not self._media else 0
+        missing = [stream for stream in self._died_ns if self._states.get(stream) != "ready"]
+        self._died_ns = dict.fromkeys(missing, self.start_ns)  # nothing was lost before
         self._running = True
         for stream, reason in self._absent.items():
             self._inject(stream, "absent", reason)

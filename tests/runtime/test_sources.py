@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,3 +105,17 @@ def test_the_last_words_of_a_dead_process_do_not_end_its_successor(start: Start)
         read_until(source, is_block)
     assert source._supervisor.pid("vision") == pid is not None
     assert source.restarts()["vision"] == 1
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_a_reader_that_dies_while_its_film_is_loaded_has_lost_nothing_from_before_the_session(
+    start: Start, paced: bool
+) -> None:
+    dies = SENSE.replace("go = link.wait_for_go()", "sys.exit(7) if first else None; go = link.wait_for_go()")
+    source = start(dies, media=True, paced=paced)
+    began = time.monotonic()
+    read_until(source, is_block)
+    took_s = time.monotonic() - began
+    (back,) = [event for event in source.events if "back after a restart" in event]
+    lost = re.search(r"restart, (-?\d+\.\d) s lost", back)
+    assert lost is not None and 0 <= float(lost[1]) <= (took_s + 0.1 if paced else 0), back
