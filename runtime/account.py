@@ -85,7 +85,7 @@ def health(
             state=histories[name].state,
             reason=histories[name].reason,
             detail=histories[name].detail,
-            produced=histories[name].produced,
+            produced=histories[name].produced.total,
             dropped=histories[name].lost,
             gaps=histories[name].sequence.gaps,
             refused=histories[name].refused,

@@ -40,7 +40,7 @@ class StreamHistory:
     reason: str | None = "starting"
     detail: str = ""
     until_ns: int | None = None  # heard up to here
-    produced: int = 0
+    produced: Lives = field(default_factory=Lives)  # samples that it published
     dropped: Lives = field(default_factory=Lives)  # samples, by the process
     corrupt: Lives = field(default_factory=Lives)  # messages to the process that it could not read
     sequence: Sequence = field(default_factory=Sequence)
@@ -65,7 +65,8 @@ class StreamHistory:
         match message:
             case Status():
                 self.state, self.reason = message.state, message.reason
-                self.detail, self.produced = message.detail, message.produced
+                self.detail = message.detail
+                self.produced.observe(message.produced)
                 self.dropped.observe(message.dropped)
                 self.corrupt.observe(message.corrupt)
             case FeatureBlock():

@@ -10,12 +10,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import zmq
 
 from capture.bus import Receiver, ipc
-from capture.messages import STREAMS, Message, StreamName
+from capture.messages import STREAMS, Message, Status, StreamName
 from runtime.recording import Arrival
 
 POLL_MS = 100
@@ -47,6 +49,7 @@ class Pipes:
         }
         self._now_ns, self._heard = now_ns, heard
         self._read: dict[StreamName, deque[Message]] = {s: deque() for s in STREAMS}
+        self._ended_ns: dict[StreamName, int] = {}  # what was published before is of a life that is over
         self._turn = 0
         self._poller = zmq.Poller()
         for receiver in self.receivers.values():
@@ -67,6 +70,11 @@ class Pipes:
         while self.receivers[stream].socket.poll(GRACE_MS) and time.monotonic() < enough:
             if (message := self._receive(stream)) is not None:
                 self._read[stream].append(message)
+        self._ended_ns[stream] = self._now_ns()
+
+    def forget_ends(self) -> None:
+        """The session has another clock from now on."""
+        self._ended_ns.clear()
 
     def next(self, until_ns: int | None, wanted: Sequence[StreamName]) -> Arrival | None:
         """The next message of those that were read, and of the streams that are ``wanted``; None: none.
@@ -118,6 +126,18 @@ class Pipes:
 
     def _receive(self, stream: StreamName) -> Message | None:
         message = self.receivers[stream].receive()
-        if message is not None:
-            self._heard(stream, message)
+        if message is None:
+            return None
+        ended_ns = self._ended_ns.get(stream)
+        if ended_ns is not None and message.stamp.t_publish_ns < ended_ns:
+            return None if isinstance(message, Status) else uncounted(message)
+        self._heard(stream, message)
         return message
+
+
+def uncounted(message: Message) -> Message:
+    """What was seen or heard, without its number among what another process says."""
+    stamp = msgspec.structs.replace(message.stamp, seq=-1)
+    if isinstance(message, msgspec.Struct):
+        return msgspec.structs.replace(message, stamp=stamp)
+    return replace(message, stamp=stamp)

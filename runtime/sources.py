@@ -157,6 +157,7 @@ class LiveSource:
                 waiting.append(arrival.message)
         if self._media:
             self.clock = HostClock("media", time.monotonic_ns(), self._paced)
+            self._pipes.forget_ends()
         self.start_ns = self.clock.now_ns() if not self._media else 0
         missing = [stream for stream in self._died_ns if self._states.get(stream) != "ready"]
         self._died_ns = dict.fromkeys(missing, self.start_ns)  # nothing was lost before

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from capture.bus import Sender, ipc, private_folder
+from capture.bus import Sequence as Numbers
 from capture.clock import VirtualClock
 from capture.messages import STREAMS, FeatureBlock, Message, Stamp, Status, StreamName
 from runtime import live, network
@@ -126,6 +128,46 @@ def test_what_comes_while_it_waits_is_noticed_also_when_the_deadline_has_passed(
     with Sender(ipc(folder, "audio")) as sender:
         sender.send(said("audio", 0))
         assert pipes.wait(2 * S, STREAMS)
+
+
+def seen(clock: VirtualClock, seq: int) -> FeatureBlock:
+    t_ns, values = clock.now_ns(), np.zeros((1, 59), np.float32)
+    return FeatureBlock(Stamp("s", "vision", seq, t_ns, t_ns), "h", t_ns, np.array([t_ns]), values)
+
+
+def test_what_a_dead_process_still_has_in_its_pipe_is_neither_a_gap_nor_news_of_its_successor(
+    pipes: Pipes, clock: VirtualClock, folder: Path
+) -> None:
+    sequence = Numbers()
+    numbers: list[int] = []
+
+    def take(count: int) -> None:
+        deadline = time.monotonic() + 10
+        while len(numbers) < count and time.monotonic() < deadline:
+            if (arrival := pipes.next(None, STREAMS)) is None:
+                pipes.wait(None, STREAMS)
+                continue
+            assert not isinstance(arrival.message, Status), "of a life that is over"
+            numbers.append(arrival.message.stamp.seq)
+            sequence.observe(numbers[-1])
+
+    with Sender(ipc(folder, "vision")) as dead, Sender(ipc(folder, "vision")) as successor:
+        clock.wait_until_ns(S)
+        for seq in range(10):
+            dead.send(seen(clock, seq))
+        late = [seen(clock, seq) for seq in range(10, 13)]
+        clock.wait_until_ns(2 * S)
+        assert pipes.receivers["vision"].socket.poll(1000)
+        pipes.end("vision")
+        take(10)
+        for seq in range(3):
+            clock.wait_until_ns((3 + seq) * S)
+            successor.send(seen(clock, seq))
+            take(11 + 2 * seq)
+            dead.send(said("vision", S, 99))
+            dead.send(late[seq])
+            take(12 + 2 * seq)
+    assert numbers == [*range(10), 0, -1, 1, -1, 2, -1] and sequence.gaps == 0
 
 
 class Film(LiveSource):

@@ -102,7 +102,7 @@ def test_the_last_words_of_a_dead_process_do_not_end_its_successor(start: Start)
     read_until(source, is_block)
     pid = source._supervisor.pid("vision")
     for _ in range(20):
-        read_until(source, is_block)
+        messages += read_until(source, is_block)
     assert source._supervisor.pid("vision") == pid is not None
     assert source.restarts()["vision"] == 1
 
