@@ -68,6 +68,7 @@ class Listener:
         self._foreign = 0  # messages of sound at another rate
         self._refused = False  # the last one was
         self._lost = 0  # samples that never came through the pipe
+        self._inherited: int | None = None  # of these, what was lost with a process before this one
         self._lost_at_ns: int | None = None
 
     def listen(self) -> None:
@@ -106,6 +107,8 @@ class Listener:
             if message.rate_hz != RATE_HZ:
                 self._refuse(message.rate_hz)
                 continue
+            if self._inherited is None:
+                self._inherit(message)
             over = not len(message.samples)
             if over:
                 break
@@ -122,6 +125,14 @@ class Listener:
         self._refused = True
         told = f"sound at {rate_hz} Hz is not heard, expected {RATE_HZ}: resample it before"
         self._link.status("degraded", "unsupported", told)
+
+    def _inherit(self, first: Pcm) -> None:
+        """A file that is read at once does not go back: what another process had taken is lost with it."""
+        self._inherited = 0
+        if first.stamp.seq > 0 and not self._link.clock.paced:
+            missing_ns = max(0, first.stamp.t_capture_ns - self._start_ns)
+            self._inherited = missing_ns * RATE_HZ // 1_000_000_000
+            self._lost += self._inherited
 
     def _take(self, message: Pcm) -> None:
         if self._refused:
@@ -206,9 +217,12 @@ class Listener:
         if lost > link.dropped:
             link.dropped, self._lost_at_ns = lost, end_ns
             seconds = lost / RATE_HZ
-            link.status(
-                "degraded", "lagging", f"whisper cannot keep up, {seconds:.1f} s not heard: smaller model"
-            )
+            if lost == self._inherited:
+                link.status("degraded", "restarting", f"{seconds:.1f} s not heard: the process before died")
+            else:
+                link.status(
+                    "degraded", "lagging", f"whisper cannot keep up, {seconds:.1f} s not heard: smaller model"
+                )
         elif self._lost_at_ns is not None and end_ns - self._lost_at_ns > CALM_NS:
             self._lost_at_ns = None
             self._say_level()

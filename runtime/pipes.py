@@ -23,7 +23,7 @@ from runtime.recording import Arrival
 POLL_MS = 100
 TURN_MS = 10  # where only one stream is read
 GRACE_MS = 5  # for ZeroMQ to hand over what was sent before
-LEFT_S = 0.5  # at most so long for what a dead process has left in its pipe
+LEFT_S = 0.5  # at most so long for what is left in a pipe
 
 
 class Pipes:
@@ -64,12 +64,16 @@ class Pipes:
         """Say something of a stream, behind what was read of it."""
         self._read[message.stamp.stream].append(message)
 
-    def end(self, stream: StreamName) -> None:
-        """Its process is dead: read what it has left, before another one takes its place."""
+    def read_out(self, stream: StreamName) -> None:
+        """Read what is in a pipe now; it is given out later."""
         enough = time.monotonic() + LEFT_S
         while self.receivers[stream].socket.poll(GRACE_MS) and time.monotonic() < enough:
             if (message := self._receive(stream)) is not None:
                 self._read[stream].append(message)
+
+    def end(self, stream: StreamName) -> None:
+        """Its process is dead: read what it has left, before another one takes its place."""
+        self.read_out(stream)
         self._ended_ns[stream] = self._now_ns()
 
     def forget_ends(self) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from capture.address import shown
 from capture.bus import ipc, private_folder
 from capture.clock import Clock, HostClock
+from capture.features.audio import SAMPLE_RATE_HZ
 from capture.link import Go, Wish
 from capture.messages import STREAMS, Message, Stamp, State, Status, StreamName
 from runtime.ladder import Step
@@ -27,6 +28,7 @@ from runtime.supervisor import Exit, Restart, Sense, Supervisor
 READY_S = 60.0  # how long the slowest process may take to load its models
 EASED_HZ = 10.0  # faces a second when the machine cannot keep up
 CORRUPT_S = 1.0  # between two events that tell of messages that could not be read
+HANDED_OVER_S = 1.0  # who has said his last word and does not end has sound left for the recogniser
 FINAL_S = 2.0  # how long after the last process the last message may come
 
 _FINAL: frozenset[State] = frozenset({"absent", "ended", "failed"})
@@ -254,7 +256,10 @@ class LiveSource:
             self._go(stream, start_ns)
             if stream in self._died_ns:
                 lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
-                self.events.append(f"{stream}: back after a restart, {lost_s:.1f} s lost")
+                told = f", {lost_s:.1f} s lost"
+                if stream == "text" and self._recognises and not self._paced:
+                    told = ""  # the process itself says what it does not hear
+                self.events.append(f"{stream}: back after a restart{told}")
         elif status.state == "running" and (
             before == "absent" or (before == "degraded" and stream in self._devices)
         ):
@@ -279,6 +284,12 @@ class LiveSource:
             self.events.append(f"{stream}: restarting the capture process ({event.cause})")
         elif event.expected:
             pass  # it said so itself
+        elif self._has_nothing_to_hear(stream):
+            self._supervisor.forgo(stream)
+            lost_ns = self._heard_ns.get("audio", 0) - self._heard_ns.get(stream, self.start_ns)
+            told = f"{event.cause}, {lost_ns / 1e9:.1f} s not heard"
+            self._inject(stream, "failed", "gave_up", told, max(0, lost_ns) * SAMPLE_RATE_HZ // 10**9)
+            self.events.append(f"{stream}: the capture process is given up ({told})")
         elif event.retry_in_s is None:
             self._inject(stream, "failed", "gave_up", event.cause)
             self.events.append(f"{stream}: the capture process is given up ({event.cause})")
@@ -287,12 +298,21 @@ class LiveSource:
             self._inject(stream, "starting", "restarting", event.cause)
             self.events.append(f"{stream}: the capture process died ({event.cause})")
 
-    def _inject(self, stream: StreamName, state: State, reason: str, detail: str = "") -> None:
+    def _has_nothing_to_hear(self, stream: StreamName) -> bool:
+        """Whether all sound of a file that is read at once went to a recogniser that is dead."""
+        if stream != "text" or not self._recognises or self._paced:
+            return False
+        self._pipes.read_out("audio")  # is there its last word?
+        return self._states.get("audio") in _FINAL and self._supervisor.ends("audio", HANDED_OVER_S)
+
+    def _inject(
+        self, stream: StreamName, state: State, reason: str, detail: str = "", dropped: int = 0
+    ) -> None:
         """Say of a stream what its process cannot say itself; recorded like any message."""
         self._states[stream] = state
         now_ns = self.clock.now_ns()
         stamp = Stamp(self._session, stream, -1, now_ns, now_ns)
-        self._pipes.put(Status(stamp, state, reason, detail))
+        self._pipes.put(Status(stamp, state, reason, detail, dropped))
 
     def _host_clock(self) -> HostClock:
         assert isinstance(self.clock, HostClock)

@@ -685,6 +685,25 @@ def test_sound_that_whisper_cannot_keep_up_with_is_counted_and_said(
     assert all(word.end_ns * RATE_HZ // S >= status.dropped for word in transcript.words)
 
 
+@pytest.mark.parametrize("seq", [0, 40])
+@pytest.mark.parametrize("seconds", [0, 3])
+def test_sound_that_went_to_a_process_before_is_counted_and_said(
+    transcript: Process, tiny_whisper: Path, seq: int, seconds: int
+) -> None:
+    """Sound that begins late is a file's matter; sound whose first number is not 0 had another listener."""
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm)
+    transcript.until("ready")
+    transcript.go(start_ns=2 * S)
+    with Sender(transcript.pcm, delivery=LOSSLESS) as sender:
+        silence = np.zeros(seconds * RATE_HZ, np.int16)
+        seq_end = speak(sender, 5 * S, silence, seq) if seconds else seq
+        speak(sender, (5 + seconds) * S, np.empty(0, np.int16), seq_end)
+    ended = transcript.until("ended")
+    assert ended.dropped == (3 * RATE_HZ if seq else 0)
+    told = [m.detail for m in transcript.messages if isinstance(m, Status) and m.reason == "restarting"]
+    assert told == (["3.0 s not heard: the process before died"] if seq else [])
+
+
 def test_a_session_that_ends_is_not_kept_waiting(transcript: Process, tiny_whisper: Path) -> None:
     transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm)
     transcript.until("ready")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from capture.messages import STREAMS, FeatureBlock, Message, Status
+from capture.messages import STREAMS, FeatureBlock, Message, Status, Words
 from runtime.sources import LiveSource
 from runtime.supervisor import Sense
 
@@ -45,6 +46,29 @@ def work(link):
     raise RuntimeError("broken")
 
 sys.exit(run(Link("vision", SPEC, options.session, options.endpoint), work))
+"""
+RECOGNISER = """
+import sys, time
+from capture.bus import SOUND, Receiver
+from capture.features.text import SPEC
+from capture.link import Link, arguments, run
+
+parser = arguments("sense", "is given sound, and says that it has listened to a second of it")
+parser.add_argument("--asr")
+parser.add_argument("--pcm")
+options = parser.parse_args()
+
+def work(link):
+    receiver = Receiver(options.pcm, session=link.session, stream="audio", carries=SOUND)
+    link.wait_for_go()
+    link.status("running")
+    link.words((), 10**9)
+    while not link.stopping:
+        link.beat()
+        time.sleep(0.02)
+    receiver.close()
+
+sys.exit(run(Link("text", SPEC, options.session, options.endpoint), work))
 """
 Start = Callable[..., LiveSource]
 
@@ -119,3 +143,36 @@ def test_a_reader_that_dies_while_its_film_is_loaded_has_lost_nothing_from_befor
     (back,) = [event for event in source.events if "back after a restart" in event]
     lost = re.search(r"restart, (-?\d+\.\d) s lost", back)
     assert lost is not None and 0 <= float(lost[1]) <= (took_s + 0.1 if paced else 0), back
+
+
+def test_a_recogniser_that_dies_with_all_the_sound_of_a_film_that_is_read_at_once_is_not_waited_for(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    (tmp_path / "sense.py").write_text(RECOGNISER)
+    pcm = ("--pcm", "ipc://{folder}/pcm")
+    senses = [
+        Sense("text", "sense", ("--asr", "whisper:of these tests", *pcm), False),
+        Sense("audio", "capture.microphone", ("--source", f"file:{shared / 'media/jfk.flac'}", *pcm), False),
+    ]
+    source = LiveSource(senses, session="s", absent={"vision": "no_video"}, media=True, paced=False)
+    try:
+        source.open()
+        messages = read_until(source, lambda m: isinstance(m, Words))
+        messages += read_until(source, lambda m: m.stamp.stream == "audio" and is_state("ended")(m))
+        pid = source._supervisor.pid("text")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while not source.over:
+            assert time.monotonic() < deadline, "it waits for words that nobody will say"
+            if (arrival := source.next(None, STREAMS)) is not None:
+                messages.append(arrival.message)
+    finally:
+        source.close()
+    heard_ns = max(m.stamp.t_capture_ns for m in messages if is_block(m))
+    last = [m for m in messages if isinstance(m, Status) and m.stamp.stream == "text"][-1]
+    assert (last.state, last.reason) == ("failed", "gave_up")
+    assert last.dropped == (heard_ns - 10**9) * 16_000 // 10**9 > 9 * 16_000
+    told = f"signal 9, {(heard_ns - 10**9) / 1e9:.1f} s not heard"
+    assert source.events[-1] == f"text: the capture process is given up ({told})"
