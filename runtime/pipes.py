@@ -64,6 +64,11 @@ class Pipes:
         """Say something of a stream, behind what was read of it."""
         self._read[message.stamp.stream].append(message)
 
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Give these out once more, in their order and before everything else."""
+        for message in reversed(messages):
+            self._read[message.stamp.stream].appendleft(message)
+
     def read_out(self, stream: StreamName) -> None:
         """Read what is in a pipe now; it is given out later."""
         enough = time.monotonic() + LEFT_S

@@ -164,10 +164,9 @@ class LiveSource:
         missing = [stream for stream in self._died_ns if self._states.get(stream) != "ready"]
         self._died_ns = dict.fromkeys(missing, self.start_ns)  # nothing was lost before
         self._running = True
+        self._pipes.put_back(waiting)
         for stream, reason in self._absent.items():
             self._inject(stream, "absent", reason)
-        for message in waiting:
-            self._pipes.put(message)
         for stream, state in self._states.items():
             if state == "ready":
                 self._go(stream, self.start_ns)

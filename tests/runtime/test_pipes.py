@@ -108,6 +108,13 @@ def test_nobody_who_always_has_something_to_say_keeps_the_others_waiting(
     assert {stream for _, stream, _ in taken(pipes, S)[:4]} == set(STREAMS)
 
 
+def test_what_was_taken_before_the_session_began_comes_again_before_what_was_read_since(pipes: Pipes) -> None:
+    pipes.put(said("vision", 3 * MS))
+    pipes.put_back([said("vision", MS), said("text", MS), said("vision", 2 * MS)])
+    got = [t_ms for _, stream, t_ms in taken(pipes, None) if stream == "vision"]
+    assert got == [1, 2, 3]
+
+
 def test_a_session_that_wants_one_stream_leaves_the_others_in_their_pipes(pipes: Pipes, folder: Path) -> None:
     with Sender(ipc(folder, "vision")) as seen, Sender(ipc(folder, "audio")) as heard:
         seen.send(said("vision", 0))
