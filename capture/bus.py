@@ -37,6 +37,8 @@ CARRIES: dict[str, tuple[type, ...]] = {  # what may come over the pipe of a str
 RAW: dict[str, tuple[type, ...]] = {"audio": (Pcm,), "vision": (Picture,)}  # only where it was asked for
 SOUND: tuple[type, ...] = (Pcm,)  # what may come over the pipe from the microphone to Whisper
 PORTION = 64  # corrupt messages that are skipped at a time
+HAND_OVER_MS = 60_000  # how long a closed sender may take to hand over what is queued...
+STOPPING_MS = 500  # ...and in a process that is stopping
 
 
 def private_folder() -> Path:
@@ -108,8 +110,8 @@ class Sender:
                 self._socket.poll(100, zmq.POLLOUT)
 
     def close(self) -> None:
-        """Hand over what is still queued, unless the process is stopping, and close."""
-        self._socket.close(linger=0 if self._stopping() else 60_000)
+        """Close; what is still queued is handed over, in a process that is stopping only if that is quick."""
+        self._socket.close(linger=STOPPING_MS if self._stopping() else HAND_OVER_MS)
 
     def __enter__(self) -> Sender:
         return self

@@ -59,7 +59,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rate_hz: Annotated[float, msgspec.Meta(ge=0.001)] | None = None  # of faces; None: all of them
     provisional: bool = True  # say words that may still change
-    recogniser: Literal["full", "simple", "off"] = "full"
+    recogniser: Literal["full", "simple", "off"] = "full"  # to the microphone: "off", nobody hears its sound
 
 
 class Outlet(Protocol):
@@ -103,6 +103,7 @@ class Link:
         self._unread = b""  # of standard input, behind the last whole line
         self._watching = False  # a thread reads standard input
         self._sender = None if endpoint is None else Sender(endpoint, stopping=lambda: self.stopping)
+        self._held: Sender | None = None
 
     def wait_for_go(self, detail: str = "") -> Go:
         """Say ``ready``, wait for the session's go, and take its clock. By hand: go at once."""
@@ -231,13 +232,22 @@ class Link:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             print(f"{line!r} is no wish: {error}", file=sys.stderr, flush=True)
 
-    def wait_for_release(self) -> None:
-        """Unpaced, wait until the session has read the last message and closes standard input.
+    def hold(self, sender: Sender) -> None:
+        """Keep another pipe open to the end of the process, which then lasts until all in it was heard."""
+        self._held = sender
 
-        ZeroMQ does not read what lies in the pipe of a process that is gone while its queue is full.
+    def wait_for_release(self) -> None:
+        """Unpaced or with a pipe that is held, wait until the session closes standard input.
+
+        It does so when the last message was read, and who reads the held pipe has ended. ZeroMQ does not read
+        what lies in the pipe of a process that is gone while its queue is full.
         """
         end = time.monotonic() + RELEASE_S
-        while self._sender and not (self.clock.paced or self.stopping) and time.monotonic() < end:
+        while self._sender and not self.stopping:
+            if self._held is not None:
+                self.beat()
+            elif self.clock.paced or time.monotonic() >= end:
+                return
             if self._watching:
                 time.sleep(0.02)
             elif select.select([sys.stdin], [], [], 0.1)[0] and not os.read(sys.stdin.fileno(), 4096):
@@ -245,8 +255,10 @@ class Link:
 
     def close(self) -> None:
         """Hand over what is still queued."""
-        if self._sender is not None:
-            self._sender.close()
+        senders = [sender for sender in (self._held, self._sender) if sender is not None]
+        for sender in senders:
+            sender.close()
+        if senders:
             zmq.Context.instance().term()
 
 

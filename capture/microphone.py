@@ -52,7 +52,7 @@ def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0,
 
     def stopping() -> bool:
         link.beat()  # a slow recogniser makes a file wait; that is no stall
-        return link.stopping
+        return link.stopping or link.wish.recogniser == "off"
 
     # A file that is read at once waits for the recogniser. A person does not: sound that finds the
     # pipe full (40 s behind) is a hole in ``seq`` and in time.
@@ -62,19 +62,17 @@ def listen(link: Link, source: str, pcm_endpoint: str | None, delay_ns: int = 0,
         else Sender(pcm_endpoint, delivery=ORDERED if link.clock.paced else LOSSLESS, stopping=stopping)
     )
     listeners = (() if pcm is None else (pcm.send,)) + ((link.sound,) if raw else ())
+    if pcm is not None:
+        link.hold(pcm)  # the recogniser may be 80 s behind when a file is over
     sound = Sound(link, *listeners)
     link.status("running")
-    try:
-        if track is not None:
-            read_file(link, track, go.start_ns, sound)
-        while device is not None and not link.stopping:
-            read_device(link, device, sound)
-            if not link.stopping:
-                device = when_there(link, open_device)
-        sound.end()
-    finally:
-        if pcm is not None:
-            pcm.close()
+    if track is not None:
+        read_file(link, track, go.start_ns, sound)
+    while device is not None and not link.stopping:
+        read_device(link, device, sound)
+        if not link.stopping:
+            device = when_there(link, open_device)
+    sound.end()
 
 
 def read_file(link: Outlet, track: Track, start_ns: int, sound: Sound) -> None:

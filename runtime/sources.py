@@ -127,6 +127,7 @@ class LiveSource:
         local = [sense for sense in senses if any(word.startswith("device:") for word in sense.arguments)]
         self._newcomers = Newcomers({sense.stream for sense in local if sense.device})
         self._recognises = any(word.startswith("whisper") for sense in senses for word in sense.arguments)
+        self._listens = self._recognises  # to the microphone, or will when it is started again
         self._wishes: dict[StreamName, Wish] = {}
         self._gone: set[StreamName] = set()  # told to go: only then does a process take wishes
         self._states: dict[StreamName, State] = {}
@@ -245,8 +246,12 @@ class LiveSource:
         self._unread[stream] = status.corrupt
         if status.state in _SETTLED:
             self._settled.add(stream)
-        if status.state in _FINAL and not (status.state == "absent" and stream in self._devices):
-            self._supervisor.release(stream)  # a device that is absent is looked for by its process
+        if stream == "text" and status.state in ("absent", "ended"):
+            self._stop_listening()
+        looks_on = status.state == "absent" and stream in self._devices  # for its device, by itself
+        is_heard = status.state == "ended" and stream == "audio" and self._listens
+        if status.state in _FINAL and not (looks_on or is_heard):
+            self._supervisor.release(stream)
         if status.state == "ready" and before == "absent":
             self.events.append(f"{stream}: there: {status.detail}")
         if status.state == "ready" and before != "ready" and self._running:
@@ -265,6 +270,17 @@ class LiveSource:
             self.events.append(f"{stream}: there again")
         elif status.state != before and status.state in ("absent", "failed", "degraded"):
             self.events.append(f"{stream}: {status.state}: {status.detail or status.reason}")
+
+    def _stop_listening(self) -> None:
+        """The recogniser has heard all, or never will: the microphone need not wait for it any longer."""
+        if not self._listens:
+            return
+        self._listens = False
+        if self._states.get("audio") == "ended":
+            self._supervisor.release("audio")
+        self._wishes["audio"] = Wish(recogniser="off")
+        if "audio" in self._gone:
+            self._supervisor.tell("audio", self._wishes["audio"])
 
     def _go(self, stream: StreamName, start_ns: int) -> None:
         self._supervisor.go(stream, Go(self._host_clock(), start_ns))
@@ -290,6 +306,8 @@ class LiveSource:
             self._inject(stream, "failed", "gave_up", told, max(0, lost_ns) * SAMPLE_RATE_HZ // 10**9)
             self.events.append(f"{stream}: the capture process is given up ({told})")
         elif event.retry_in_s is None:
+            if stream == "text":
+                self._stop_listening()
             self._inject(stream, "failed", "gave_up", event.cause)
             self.events.append(f"{stream}: the capture process is given up ({event.cause})")
         else:
