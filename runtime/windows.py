@@ -63,7 +63,9 @@ class Window:
     text: SenseWindow
     audio: SenseWindow
     vision: SenseWindow
-    newest: FeatureBlock | None  # the block with the newest sample inside, whose way is timed
+    newest: (
+        FeatureBlock | None
+    )  # the block with the newest sample inside, whose way is timed, if there is one
     dropped: dict[StreamName, int]  # samples lost so far, by the processes and on the bus
     final: bool = True  # all that will ever be known of this time is inside
     revision: bool = False  # cut once more, with the words that came after the first time
@@ -258,9 +260,9 @@ class Windower:
         """The last block of the stream that was heard last, of those with a sample in the window."""
         inside = [
             block
-            for history in self.streams.values()
+            for name, history in self.streams.items()
             for block in history.blocks
-            if block.times_ns[0] <= end_ns
+            if block.times_ns[0] <= end_ns < block.times_ns[-1] + round(self._spec.input(name).window_s * 1e9)
         ]
         return max(inside, key=lambda block: block.stamp.t_capture_ns, default=None)
 

@@ -94,7 +94,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 
     The stamp, ``published_ns``, is inside the message, so what comes after it is in no segment: putting the
     message together, checking, encoding and sending it, and its way to a subscriber. A session that does not
-    run in real time has only ``infer`` and ``publish``.
+    run in real time, and a window without a sample, have only ``infer`` and ``publish``.
     """
 
     infer: float

@@ -184,6 +184,16 @@ def test_finishing_cuts_what_remains() -> None:
     assert len(cut) + len(list(w.finish())) == 4
 
 
+def test_what_is_timed_is_the_newest_sample_inside_and_nothing_in_a_window_without_one() -> None:
+    w = running(windower(), "audio", "vision")
+    cut = feed(w, film(2)) + list(w.advance(20 * S))  # then both are unplugged
+    for window in cut:
+        inside = window.newest is not None and window.newest.times_ns[-1] > window.end_ns - 4 * S
+        assert inside == (window.end_ns < 6 * S), window.end_ns
+        assert inside or window.newest is None
+    assert cut[-1].end_ns > 19 * S and not any(sense.present for sense in cut[-1].senses.values())
+
+
 def test_memory_stays_bounded_over_an_hour() -> None:
     w = running(windower(), "audio")
     feed(w, [(t, voice(t)) for t in range(S // 25, 600 * S, S // 25)])
