@@ -37,6 +37,7 @@ from capture.messages import (
     State,
     Status,
     StreamName,
+    Unheard,
     Word,
     Words,
 )
@@ -165,10 +166,10 @@ class Link:
         stamp = self._stamp(int(times_ns[-1]))
         self._send(FeatureBlock(stamp, self.spec.hash, t_ready_ns, times_ns, values))
 
-    def words(self, words: tuple[Word, ...], until_ns: int) -> None:
-        """Publish words, or, without any, how far listening has come."""
+    def words(self, words: tuple[Word, ...], until_ns: int, unheard: tuple[Unheard, ...] = ()) -> None:
+        """Publish words, or, without any, how far listening has come; and where nobody listened."""
         self.produced += sum(word.committed for word in words)
-        self._send(Words(self._stamp(until_ns), self.spec.hash, words, until_ns), wait=True)
+        self._send(Words(self._stamp(until_ns), self.spec.hash, words, until_ns, unheard), wait=True)
 
     def picture(
         self, t_ns: int, width: int, height: int, jpeg: bytes, landmarks: npt.NDArray[np.float32]

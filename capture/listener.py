@@ -19,7 +19,7 @@ from capture.features.audio import vad_model
 from capture.governor import Governor
 from capture.link import Link, Wish
 from capture.messages import Pcm, Word
-from capture.recogniser import RATE_HZ, Recogniser
+from capture.recogniser import GAP_NS, RATE_HZ, Recogniser
 from capture.trouble import SourceError
 from capture.whisper import Whisper
 
@@ -27,6 +27,8 @@ TICK_NS = 250_000_000  # at least so often ``until_ns`` is said
 SIMPLE_STEP_NS = 3_000_000_000  # a third of the hypotheses, when the machine cannot keep up
 LAG_NS = 20_000_000_000  # more sound than this waiting for Whisper: it will not catch up
 CATCH_UP_NS = 5_000_000_000  # what is kept of it
+DEAF_NS = 3_000_000_000  # so long without sound: none comes, and what is said is not known
+POLL_MS = 100
 CALM_NS = 30_000_000_000  # so long after the last loss the process is well again
 
 T = TypeVar("T")
@@ -70,6 +72,8 @@ class Listener:
         self._lost = 0  # samples that never came through the pipe
         self._inherited: int | None = None  # of these, what was lost with a process before this one
         self._lost_at_ns: int | None = None
+        self._silent_ns = 0  # since the last message of sound
+        self._deaf = False
 
     def listen(self) -> None:
         link, recogniser = self._link, self._recogniser
@@ -79,7 +83,9 @@ class Listener:
             link.beat()
             over = self._take_what_waits()
             self._heed()
-            if link.wish.recogniser == "off":
+            if link.clock.paced and self._silent_ns > DEAF_NS:
+                self._pass_over()
+            elif link.wish.recogniser == "off":
                 self._publish(recogniser.leave())
             elif recogniser.silent:
                 self._work(recogniser.fall_silent)
@@ -89,7 +95,7 @@ class Listener:
             self._work(recogniser.end_utterance)
             end_ns = max(recogniser.end_ns, recogniser.until_ns)
             if end_ns > self._said_ns:
-                link.words((), end_ns)
+                link.words((), end_ns, recogniser.missed())
 
     def _take_what_waits(self) -> bool:
         """Feed the recogniser what the pipe holds, at most until a step is due; True at the end.
@@ -98,12 +104,14 @@ class Listener:
         newer; an unpaced one stops at every step, so that each run hears the same hypotheses.
         """
         recogniser, over = self._recogniser, False
-        self._receiver.socket.poll(100)
+        if not self._receiver.socket.poll(POLL_MS):
+            self._silent_ns += POLL_MS * 1_000_000  # not by the clock: who was held up has not listened
         while not self._link.stopping:
             message = self._receiver.receive()
             if message is None:
                 break
             assert isinstance(message, Pcm)  # the pipe carries nothing else
+            self._silent_ns = 0
             if message.rate_hz != RATE_HZ:
                 self._refuse(message.rate_hz)
                 continue
@@ -135,8 +143,8 @@ class Listener:
             self._lost += self._inherited
 
     def _take(self, message: Pcm) -> None:
-        if self._refused:
-            self._refused = False
+        if self._refused or self._deaf:
+            self._refused = self._deaf = False
             self._say_level()
         recogniser, t_ns = self._recogniser, message.stamp.t_capture_ns
         if t_ns + len(message.samples) * 1_000_000_000 // RATE_HZ <= self._start_ns:
@@ -146,8 +154,21 @@ class Listener:
         if not recogniser.expects(t_ns):
             self._work(recogniser.end_utterance)
             self._vad.reset()
+        if t_ns - recogniser.end_ns > GAP_NS:
+            whole = self._receiver.sequence.gaps == self._gaps
+            recogniser.pass_over(t_ns, "no_sound" if whole else "lagging")
         self._gaps = self._receiver.sequence.gaps
         self._publish(recogniser.feed(t_ns, message.samples))
+
+    def _pass_over(self) -> None:
+        """No sound comes: the utterance is over, and time goes on without anybody who listens."""
+        if not self._deaf:
+            self._deaf = True
+            self._work(self._recogniser.end_utterance)
+            self._vad.reset()
+            self._say_level()
+        self._recogniser.pass_over(self._link.clock.now_ns() - DEAF_NS, "no_sound")
+        self._publish([])
 
     def _work(self, call: Callable[[], list[Word]]) -> None:
         self._publish(meanwhile(self._link, call) or [])
@@ -190,6 +211,8 @@ class Listener:
         told = f"every {self._recogniser.step_ns / 1e9:.0f} s by {self._models[governor.level.smaller]}"
         if wish.recogniser == "off":
             self._link.status("degraded", "eased", "words are not recognised for now, to save time")
+        elif self._deaf:
+            self._link.status("degraded", "no_sound", "there is no sound in which words could be recognised")
         elif governor.eased or wish.recogniser == "simple":
             self._link.status("degraded", "eased", f"words are recognised {told}, to keep up{self._trouble}")
         else:
@@ -207,7 +230,7 @@ class Listener:
         guessed = self._recogniser.provisional if self._link.wish.provisional else ()
         if words or guessed != self._guessed or until_ns - self._said_ns >= TICK_NS:
             self._said_ns, self._guessed = until_ns, guessed
-            self._link.words((*words, *guessed), until_ns)
+            self._link.words((*words, *guessed), until_ns, self._recogniser.missed())
 
     def _own_up(self) -> None:
         """Publish what the recogniser could not keep up with, and when it can again."""

@@ -55,6 +55,14 @@ class Word(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     committed: bool = True  # False: provisional, may still be taken back
 
 
+class Unheard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stretch of time in which nobody listened, and why: that no word was said in it is not known."""
+
+    start_ns: int
+    end_ns: int
+    reason: str  # as in ``Status``
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureBlock:
     """Feature vectors of one stream: one vision frame, or a few audio frames."""
@@ -66,13 +74,14 @@ class FeatureBlock:
     values: npt.NDArray[np.float32]  # (T, D)
 
 
-class Words(msgspec.Struct, frozen=True, tag="words", forbid_unknown_fields=True):
+class Words(msgspec.Struct, frozen=True, tag="words", forbid_unknown_fields=True, omit_defaults=True):
     """Recognised words; also sent empty, because ``until_ns`` says how far listening has come."""
 
     stamp: Stamp
     spec: str
     words: tuple[Word, ...]
     until_ns: int  # every committed word that ends before this time has been sent
+    unheard: tuple[Unheard, ...] = ()  # before ``until_ns``, since the last such message
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,6 +231,9 @@ def _check_times(*times_ns: int) -> None:
 
 def _check_words(message: Words) -> None:
     _check_times(message.until_ns, *(t_ns for word in message.words for t_ns in (word.start_ns, word.end_ns)))
+    _check_times(*(t_ns for one in message.unheard for t_ns in (one.start_ns, one.end_ns)))
+    if any(one.end_ns < one.start_ns for one in message.unheard):
+        raise CorruptMessage("a stretch that ends before it begins")
     for word in message.words:
         if word.end_ns < word.start_ns or not 0 <= word.probability <= 1:
             raise CorruptMessage(f"a word that ends before it begins, or of probability {word.probability}")

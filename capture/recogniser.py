@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from capture.agreement import HypothesisBuffer
 from capture.guards import without_loops
-from capture.messages import Word
+from capture.messages import Unheard, Word
 
 RATE_HZ = 16000
 VAD_SAMPLES = 512
@@ -57,6 +57,7 @@ class Recogniser:
         self._spoken: list[tuple[int, int]] = []  # stretches of speech in the sound, capture time
         self._sentence_ns = start_ns  # where the last committed sentence ended
         self._transcribed_ns = start_ns  # the last hypothesis knew the sound up to here
+        self._missed: list[Unheard] = []
 
     @property
     def until_ns(self) -> int:
@@ -77,6 +78,11 @@ class Recogniser:
     def new_ns(self) -> int:
         """How much sound has come since the last hypothesis."""
         return self._end_ns - self._transcribed_ns
+
+    def missed(self) -> tuple[Unheard, ...]:
+        """The stretches that nobody listened to, since this was asked last."""
+        missed, self._missed = tuple(self._missed), []
+        return missed
 
     def use(self, transcribe: Transcribe) -> None:
         """Go on with another model."""
@@ -157,7 +163,7 @@ class Recogniser:
         """Give up the sound before ``t_ns``, because the machine cannot keep up; counted in ``skipped``."""
         words = self.hypotheses.flush()
         self.hypotheses.forget()
-        self.skipped += max(0, _samples(t_ns - max(self._transcribed_ns, self._start_ns)))
+        self._skip(t_ns)
         self._cut(t_ns)
         self._transcribed_ns = max(self._transcribed_ns, self._start_ns)
         self.hypotheses.promise(self._start_ns)
@@ -167,8 +173,16 @@ class Recogniser:
         """Give up all sound so far without hearing it, because nobody wants words; not counted as lost."""
         words = self.hypotheses.flush()
         self.hypotheses.forget()
+        self._miss(self._transcribed_ns, self._end_ns, "eased")
         self._forget()
         return words
+
+    def pass_over(self, t_ns: int, reason: str) -> None:
+        """After the end of an utterance: there is no sound up to ``t_ns``, and so nobody has heard it."""
+        assert not len(self._sound)
+        self._miss(self._end_ns, t_ns, reason)
+        self._end_ns = max(self._end_ns, t_ns)
+        self._forget()
 
     @property
     def backlog_ns(self) -> int:
@@ -233,9 +247,23 @@ class Recogniser:
             return []
         cut_ns = self._end_ns - TRIM_NS
         words = self.hypotheses.flush(before_ns=cut_ns)
-        self.skipped += max(0, _samples(cut_ns - max(self._transcribed_ns, self._start_ns)))
+        self._skip(cut_ns)
         self._cut(cut_ns)
         return words
+
+    def _skip(self, t_ns: int) -> None:
+        """Own up to the sound before ``t_ns`` that was never transcribed."""
+        from_ns = max(self._transcribed_ns, self._start_ns)
+        self.skipped += max(0, _samples(t_ns - from_ns))
+        self._miss(from_ns, t_ns, "lagging")
+
+    def _miss(self, start_ns: int, end_ns: int, reason: str) -> None:
+        if end_ns <= start_ns:
+            return
+        last = self._missed[-1] if self._missed else None
+        if last is not None and last.reason == reason and start_ns - last.end_ns <= GAP_NS:
+            start_ns = self._missed.pop().start_ns
+        self._missed.append(Unheard(start_ns, end_ns, reason))
 
     def _cut(self, t_ns: int) -> None:
         """Forget the sound before ``t_ns``."""

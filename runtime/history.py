@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from capture.bus import Sequence
 from capture.features.spec import StreamSpec
-from capture.messages import FeatureBlock, Message, Pcm, Picture, State, Status, Word, Words
+from capture.messages import FeatureBlock, Message, Pcm, Picture, State, Status, Unheard, Word, Words
 
+STRETCHES = 1000  # of unheard sound; more than come in the time that a window waits for its words
 DEAD: frozenset[State] = frozenset({"absent", "ended", "failed"})
 
 
@@ -46,6 +47,7 @@ class StreamHistory:
     sequence: Sequence = field(default_factory=Sequence)
     samples: deque[tuple[int, npt.NDArray[np.float32]]] = field(default_factory=deque)
     words: deque[Word] = field(default_factory=deque)
+    unheard: deque[Unheard] = field(default_factory=lambda: deque(maxlen=STRETCHES))
     blocks: deque[FeatureBlock] = field(default_factory=deque)
     refused: int = 0  # messages of another feature spec, of another size than theirs says, or of the future
 
@@ -81,6 +83,7 @@ class StreamHistory:
                     self.refused += 1
                     return
                 self.words.extend(word for word in message.words if word.committed)
+                self.unheard.extend(message.unheard)
                 self.until_ns = message.until_ns
             case Pcm() | Picture():
                 pass  # for people; the network sees features

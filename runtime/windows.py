@@ -247,11 +247,17 @@ class Windower:
         start_ns = end_ns - window_ns
         words = tuple(word for word in history.words if start_ns < word.end_ns <= end_ns)
         heard_ns = start_ns if history.until_ns is None else min(history.until_ns, end_ns)
-        coverage = max(0.0, heard_ns - start_ns) / window_ns
+        missed = [
+            (max(one.start_ns, start_ns), min(one.end_ns, heard_ns), one.reason) for one in history.unheard
+        ]
+        missed_ns = sum(max(0, to_ns - from_ns) for from_ns, to_ns, _ in missed)
+        coverage = max(0.0, heard_ns - start_ns - missed_ns) / window_ns
         nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
         if not words:
             reason = history.reason or "no_samples"
-            if history.until_ns is not None and (history.until_ns >= end_ns or history.listens):
+            if missed_ns > window_ns / 2:
+                reason = max(missed, key=lambda stretch: stretch[1] - stretch[0])[2]
+            elif history.until_ns is not None and (history.until_ns >= end_ns or history.listens):
                 reason = "no_words"
             return SenseWindow(*nothing, False, coverage, None, reason)
         return SenseWindow(*nothing, True, coverage, end_ns - words[-1].end_ns, None, words)
@@ -274,6 +280,8 @@ class Windower:
                 history.samples.popleft()
             while history.words and history.words[0].end_ns <= oldest_ns:
                 history.words.popleft()
+            while history.unheard and history.unheard[0].end_ns <= oldest_ns:
+                history.unheard.popleft()
             while len(history.blocks) > 1 and history.blocks[1].times_ns[0] <= self._end_ns - self._hop_ns:
                 history.blocks.popleft()
 

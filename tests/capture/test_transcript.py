@@ -27,7 +27,7 @@ from capture.bus import Receiver, Sender, ipc, private_folder
 from capture.clock import HostClock
 from capture.delivery import LOSSLESS, ORDERED
 from capture.link import Go, Wish
-from capture.messages import FeatureBlock, Message, Pcm, Stamp, Status, Word, Words
+from capture.messages import FeatureBlock, Message, Pcm, Stamp, Status, Unheard, Word, Words
 from capture.recogniser import PRE_ROLL_NS, RATE_HZ, VAD_SAMPLES, Recogniser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,6 +338,29 @@ def test_what_is_skipped_is_counted() -> None:
     assert len(room.words) == 20 and room.words[0].start_ns >= 20 * S
 
 
+def test_what_nobody_listened_to_is_told_with_the_reason() -> None:
+    room = Room()
+    loud, recogniser = sound((25.0, True)), room.recogniser
+    recogniser.feed(0, loud)
+    recogniser.skip_to(20 * S)
+    assert recogniser.missed() == (Unheard(0, 20 * S, "lagging"),) and recogniser.missed() == ()
+    room.take(recogniser.end_utterance())
+    for at in range(4):  # a machine that cannot keep up does without words, second by second
+        recogniser.feed((25 + at) * S, loud[:RATE_HZ])
+        room.take(recogniser.leave())
+    recogniser.pass_over(40 * S, "no_sound")
+    assert recogniser.until_ns == recogniser.end_ns == 40 * S
+    assert recogniser.missed() == (Unheard(25 * S, 29 * S, "eased"), Unheard(29 * S, 40 * S, "no_sound"))
+    room.play(40.0, sound((2.5, True), (3.0, False), first=5000))
+    assert len(room.words) == 20 + 10 and recogniser.missed() == ()
+
+
+def test_sound_that_is_cut_before_it_was_transcribed_is_told_too() -> None:
+    room = Room()
+    room.recogniser.feed(0, sound((31.0, True)))
+    assert room.recogniser.missed() == (Unheard(0, 16 * S, "lagging"),)
+
+
 # --- the real process
 
 
@@ -599,6 +622,9 @@ def test_a_session_may_do_without_words_for_a_while(
             else:
                 transcript.messages.append(message)
         assert transcript.words == [] and transcript.guesses == []
+        unheard = [one for message in transcript.said for one in message.unheard]
+        assert {one.reason for one in unheard} == {"eased"}
+        assert sum(one.end_ns - one.start_ns for one in unheard) > 9 * S
         transcript.wish(Wish())
         transcript.until("running")
         seq = speak(sender, 11 * S, samples, seq)
@@ -702,6 +728,36 @@ def test_sound_that_went_to_a_process_before_is_counted_and_said(
     assert ended.dropped == (3 * RATE_HZ if seq else 0)
     told = [m.detail for m in transcript.messages if isinstance(m, Status) and m.reason == "restarting"]
     assert told == (["3.0 s not heard: the process before died"] if seq else [])
+
+
+def test_a_microphone_that_leaves_ends_the_utterance_and_listening_goes_on_unheard(
+    transcript: Process, tiny_whisper: Path, media: Path
+) -> None:
+    samples = speech(media / "jfk.flac")[: 2 * RATE_HZ]
+    transcript.start("--asr", f"whisper:{tiny_whisper}", "--pcm", transcript.pcm, "--language", "en")
+    transcript.until("ready")
+    transcript.go(paced=True)
+    began_ns = time.monotonic_ns()
+    transcript.until("running")
+    with Sender(transcript.pcm, delivery=LOSSLESS) as sender:
+        seq = speak(sender, 0, samples, 0)  # and it is unplugged in the middle of a sentence
+        gone = transcript.until("degraded", within_s=20)
+        assert gone.reason == "no_sound"
+        assert transcript.words and transcript.words[-1].end_ns <= 2 * S
+        while transcript.said[-1].until_ns < 4 * S:
+            transcript.until("degraded", within_s=10)
+        said = len(transcript.words)
+        back_ns = time.monotonic_ns() - began_ns
+        seq = speak(sender, back_ns, samples, seq)
+        transcript.until("running")
+        speak(sender, 0, np.empty(0, np.int16), seq)
+    ended = transcript.until("ended")
+    assert ended.dropped == 0 and len(transcript.words) > said
+    unheard = [one for message in transcript.said for one in message.unheard]
+    assert {one.reason for one in unheard} == {"no_sound"}
+    assert sum(one.end_ns - one.start_ns for one in unheard) == pytest.approx(back_ns - 2 * S, abs=S // 10)
+    untils = [message.until_ns for message in transcript.said]
+    assert untils == sorted(untils)
 
 
 def test_a_session_that_ends_is_not_kept_waiting(transcript: Process, tiny_whisper: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from capture.features import audio, text, vision
 from capture.features.spec import FeatureSpec, InputSpec
-from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Word, Words
+from capture.messages import FeatureBlock, Message, Stamp, State, Status, StreamName, Unheard, Word, Words
 from runtime.windows import LATE_NS, Window, Windower
 
 S = 1_000_000_000
@@ -49,8 +49,8 @@ def status(stream: StreamName, state: State, reason: str | None = None) -> Statu
     return Status(stamp(stream, 0), state, reason)
 
 
-def words(*spoken: Word, until_ns: int) -> Words:
-    return Words(stamp("text", until_ns), text.SPEC.hash, spoken, until_ns)
+def words(*spoken: Word, until_ns: int, unheard: tuple[Unheard, ...] = ()) -> Words:
+    return Words(stamp("text", until_ns), text.SPEC.hash, spoken, until_ns, unheard)
 
 
 def running(w: Windower, *streams: StreamName) -> Windower:
@@ -284,6 +284,21 @@ def test_every_window_has_exactly_one_final_message_whatever_the_delay() -> None
         cut = feed(w, speech(9, late_s)) + list(w.settle())
         finals = [window.end_ns for window in cut if window.final]
         assert sorted(finals) == sorted({window.end_ns for window in cut}), late_s
+
+
+def test_time_in_which_nobody_listened_is_no_silence() -> None:
+    w = running(windower(), "text")
+    cut = []
+    for n in range(1, 41):  # of 20 s, half a second each, those from 4 s to 13 s are not heard
+        t_ns = n * S // 2
+        unheard = (Unheard(t_ns - S // 2, t_ns, "eased"),) if 8 < n <= 26 else ()
+        cut += feed(w, [(t_ns + 1, words(until_ns=t_ns, unheard=unheard))])
+    by_end = {window.end_ns * 2 // S: window.text for window in [*cut, *w.advance(21 * S)]}
+    assert (by_end[8].reason, by_end[16].reason) == ("no_words", "no_words")
+    assert [by_end[n].reason for n in (17, 26, 33)] == ["eased"] * 3, "more than half of 8 s"
+    assert by_end[35].reason == "no_words"
+    assert [by_end[n].coverage for n in (8, 16, 26, 34, 40)] == pytest.approx([1.0, 0.5, 0.0, 0.5, 0.875])
+    assert len(w.streams["text"].unheard) < 8
 
 
 def test_provisional_words_are_in_no_window() -> None:
