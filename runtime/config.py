@@ -45,8 +45,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     share_raw: bool = False  # publish pictures and sound, on a topic of their own
     record_raw: str | None = None  # record pictures and sound: who agreed to that, in words
     hop_s: float = 0.5
-    lateness_s: float = 0.25  # how long a window waits for samples after its end
-    max_age_s: float = 2.0  # an older window is not inferred any more: newest only
+    lateness_s: float = 0.25  # how long a window waits for samples after its end, beyond the devices' delays
+    max_age_s: float = 2.0  # an older window is not inferred any more: newest only; beyond the delays, too
     duration_s: float | None = None
     dashboard: bool = True  # show the stream in this terminal
     page: str | None = None  # HOST:PORT of the dashboard in a browser; None: no page

@@ -61,7 +61,10 @@ class Ladder:
         self._up_ns: int | None = None  # the last step up
 
     def observe(self, now_ns: int, age_ns: int) -> Change | None:
-        """Take in a window that was ``age_ns`` old when it was published, or skipped; None: go on so."""
+        """Take in a window that was ``age_ns`` old when it was published, or skipped; None: go on so.
+
+        What it waited for samples by rule is not in its age.
+        """
         self._late.append(age_ns > LATE * self._max_age_ns)
         if age_ns > CALM * self._max_age_ns:
             self._calm_since_ns = None

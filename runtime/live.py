@@ -213,6 +213,7 @@ def _run(plan: Plan, publisher: Publisher, console: Console) -> int:
                     replayed=plan.recording,
                     passed_over=plan.passed_over,
                     spare=plan.spare,
+                    delay_s=plan.delay_s,
                     show=show,
                 )
                 if interrupted:  # while it was made

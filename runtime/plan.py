@@ -28,6 +28,7 @@ from runtime.supervisor import Sense
 log = logging.getLogger("runtime.plan")
 
 DEMO = Path(__file__).parent / "demo" / "face_and_speech.mcap"
+DELAYS: dict[StreamName, str] = {"vision": "camera_delay_ms", "audio": "microphone_delay_ms"}
 PCM = "ipc://{folder}/pcm"  # where the microphone process hands sound to the recogniser
 
 
@@ -44,6 +45,11 @@ class Plan:
     absent: dict[StreamName, str]
     passed_over: dict[str, str]  # faster engines -> why they do not run
     spare: Callable[[], Engine] | None  # what runs if the engine fails
+
+    @property
+    def delay_s(self) -> float:
+        """How late the slowest device is, from the world to a sample."""
+        return max(_delays_ms(self.config, self.senses).values(), default=0.0) / 1000
 
     def source(self) -> Source:
         """A fresh source of arrivals; the demo makes one for each round of its loop."""
@@ -142,12 +148,18 @@ def _devices(config: Config) -> tuple[list[Sense], dict[StreamName, str]]:
 
 def _say_what_is_not_applied(config: Config, senses: list[Sense]) -> None:
     """A --config file may hold the delays of this machine's devices, also when something else is read."""
-    for sense, name in (("vision", "camera_delay_ms"), ("audio", "microphone_delay_ms")):
-        applied = any(one.stream == sense and "--delay-ms" in one.arguments for one in senses)
-        if (value := getattr(config, name)) and not applied:
+    applied = _delays_ms(config, senses)
+    for name in DELAYS.values():
+        if (value := getattr(config, name)) and name not in applied:
             log.warning(
                 "%s = %g is not applied: no such device is read, and a file has its times", name, value
             )
+
+
+def _delays_ms(config: Config, senses: list[Sense]) -> dict[str, float]:
+    """The delays of devices that are read."""
+    delayed = [sense.stream for sense in senses if "--delay-ms" in sense.arguments]
+    return {name: getattr(config, name) for stream, name in DELAYS.items() if stream in delayed}
 
 
 def _device(source: str, delay_ms: float) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ class Session:
             left out is left out again, unless the configuration asks for all windows.
         passed_over: the faster engines that do not run here, and why; published.
         spare: opens the engine that goes on when ``engine`` fails; None: the session ends then.
+        delay_s: how late the slowest device is; windows wait so much longer.
         show: called with every message that is published.
     """
 
@@ -77,6 +78,7 @@ class Session:
         replayed: Recording | None = None,
         passed_over: Mapping[str, str] = MappingProxyType({}),
         spare: Callable[[], Engine] | None = None,
+        delay_s: float = 0.0,
         show: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self.name = name
@@ -86,12 +88,14 @@ class Session:
         self._replayed = replayed
         self._passed_over, self._spare = dict(passed_over), spare
         # A recording is cut again as it was cut: its hop, its lateness, its pace.
-        self._hop_s, self._lateness_s, self._paced = config.hop_s, config.lateness_s, not config.fast
+        self._hop_s, self._paced = config.hop_s, not config.fast
+        self._lateness_s = config.lateness_s + delay_s
         if replayed is not None:
             header = replayed.header
             self._hop_s = header.hop_s or config.hop_s
             self._lateness_s = config.lateness_s if header.lateness_s is None else header.lateness_s
             self._paced = header.paced
+        self._delay_ns = round(max(0.0, self._lateness_s - config.lateness_s) * 1e9)
         self._stopping = False
         self._seq = 0
         self._sharing = Sharing(config, name)
@@ -264,7 +268,8 @@ class Session:
         """Whether a window is not inferred: the machine cannot keep up, or could not when it was recorded."""
         if window.end_ns in self._left_out:
             return True
-        if self._source.clock.paced and now_ns - window.end_ns > self._config.max_age_s * 1e9:
+        age_ns = now_ns - window.end_ns - self._delay_ns
+        if self._source.clock.paced and age_ns > self._config.max_age_s * 1e9:
             self._keep_up(now_ns, window)  # newest only: nobody wants to know any more
             return True
         return "hop" in self._ladder.taken and self._between(window)
@@ -273,7 +278,8 @@ class Session:
         """Give something up when windows come late for long, or take it back; and say so."""
         if not self._source.clock.paced:
             return
-        change = self._ladder.observe(now_ns, now_ns - window.end_ns)
+        waited_ns = round(self._lateness_s * 1e9)  # by rule, however fast the machine is
+        change = self._ladder.observe(now_ns, now_ns - window.end_ns - waited_ns)
         if change is not None:
             self._source.ease(self._ladder.taken)
             self._source.events.append(str(change))

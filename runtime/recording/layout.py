@@ -62,7 +62,7 @@ class Header(msgspec.Struct, frozen=True):
     paced: bool = True
     wall: WallAnchor | None = None
     hop_s: Annotated[float, msgspec.Meta(ge=0.05, le=10)] | None = None
-    lateness_s: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    lateness_s: Annotated[float, msgspec.Meta(ge=0, le=12)] | None = None  # with the delays of the devices
     streams: dict[StreamName, StreamSpec | str] = {}  # what was captured: the spec, or only its hash
     config: dict[str, Any] = {}
     software: str = ""

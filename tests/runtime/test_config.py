@@ -81,6 +81,14 @@ def test_a_delay_of_a_device_that_is_not_read_is_not_applied_and_that_is_said(
     assert len(said) == len(named) and all(one.startswith(n) for one, n in zip(said, named, strict=True))
 
 
+def test_windows_wait_for_the_slowest_device_that_is_read() -> None:
+    delays = {"camera_delay_ms": 80, "microphone_delay_ms": 1700, "asr": "none"}
+    assert make(config.load(None, delays)).delay_s == 1.7
+    assert make(config.load(None, delays | {"microphone": "none"})).delay_s == 0.08
+    assert make(config.load(None, delays | {"input": "rtsp://10.0.0.9/live"})).delay_s == 0.08
+    assert make(config.load(None, {"demo": True, "camera_delay_ms": 80})).delay_s == 0
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -255,3 +255,28 @@ def test_a_session_that_did_not_wait_for_anything_is_replayed_without_waiting(tm
         Session(config, network.load(), OnnxEngine(network.load()), publisher, source, name="s").run()
     assert Recording.open(path).header.lateness_s == 0.0
     assert timeless(again(path, tmp_path / "again.mcap")) == timeless(path)
+
+
+def test_a_camera_that_is_late_by_a_known_delay_is_in_every_window_and_in_its_replay(tmp_path: Path) -> None:
+    """By 1.9 s, which is longer than windows wait and nearly as long as they are worth something."""
+    demo, late_s = Recording.open(DEMO), 1.9
+    with Recorder(tmp_path / "late.mcap", demo.begin | {"lateness_s": None}) as recorder:
+        late = (
+            (one.t_arrival_ns + round(late_s * S) * (one.message.stamp.stream == "vision"), one)
+            for one in demo
+        )
+        for t_ns, arrival in sorted(late, key=lambda pair: pair[0]):
+            recorder.add(arrival.message, t_ns)
+    path, engine, heard = tmp_path / "session.mcap", OnnxEngine(network.load()), list[Message]()
+    with Publisher(f"ipc://{tmp_path}/stream", "slow") as publisher:
+        source = Replay(Recording.open(tmp_path / "late.mcap"), paced=True)
+        config = Config(record=str(path), hop_s=HOP / S)
+        Session(
+            config, network.load(), engine, publisher, source, name="s", delay_s=late_s, show=heard.append
+        ).run()
+    faces = [message.modalities.vision for message in emotions(path)]
+    present = [message.modalities.vision.present for message in emotions(DEMO) if message.revises is None]
+    assert sum(face.present for face in faces) >= sum(present) - 4 > 10  # those until its first picture
+    assert not any(m.eased or m.skipped for m in heard if isinstance(m, StatusMessage))
+    assert Recording.open(path).header.lateness_s == pytest.approx(late_s + 0.25)
+    assert timeless(again(path, tmp_path / "again.mcap")) == timeless(path)
