@@ -63,9 +63,7 @@ class Window:
     text: SenseWindow
     audio: SenseWindow
     vision: SenseWindow
-    newest: (
-        FeatureBlock | None
-    )  # the block with the newest sample inside, whose way is timed, if there is one
+    newest: FeatureBlock | None  # the block with the newest sample inside, if any: its way is timed
     dropped: dict[StreamName, int]  # samples lost so far, by the processes and on the bus
     final: bool = True  # all that will ever be known of this time is inside
     revision: bool = False  # cut once more, with the words that came after the first time
