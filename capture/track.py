@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import av
 
+from capture.joins import Joins
 from capture.link import Outlet
 from capture.trouble import SourceError
 
@@ -26,7 +27,9 @@ log = logging.getLogger(__name__)
 class Track:
     """An open track of a file; iterate once over ``(t_ns, frame)``, and close it.
 
-    Time 0 is the file's first instant, for each of its tracks.
+    Time 0 is the file's first instant, for each of its tracks. Where a file's time goes back, as in two that
+    were put one after the other, it goes on instead, for picture and sound alike; a start behind that place
+    cannot be found, for the file says its time twice.
 
     Args:
         path: a file that FFmpeg reads.
@@ -51,6 +54,8 @@ class Track:
             what = "picture" if kind == "video" else "sound"
             raise SourceError(f"no_{kind}", f"{path} has no {what}: that sense is absent")
         self._stream = found[0]
+        self._timed = [s for s in self._container.streams if s.type in ("video", "audio") and not is_cover(s)]
+        self._joins = Joins()
         self.origin_ns = (self._container.start_time or 0) * 1000  # av.time_base is microseconds
         self.corrupt = 0  # packets that could not be decoded, and were left out
 
@@ -74,15 +79,27 @@ class Track:
         self._container.close()
 
     def _decoded(self) -> Iterator[Any]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                for packet in packets:
+        try:
+            for packet in self._container.demux(self._timed):
+                self._join(packet)
+                if packet.stream.index == self._stream.index:
                     yield from self._decode(packet)
-                return
-            except (av.error.FFmpegError, OSError) as error:  # a file that stops in the middle
-                log.warning("%s ends early: %s", self._container.name, error.strerror)
-                return
+        except (av.error.FFmpegError, OSError) as error:  # a file that stops in the middle
+            log.warning("%s ends early: %s", self._container.name, error.strerror)
+
+    def _join(self, packet: Any) -> None:
+        """Move a packet to where it belongs, where the file's time went back before it."""
+        if packet.dts is None:
+            return
+        parts, base = self._joins.parts, packet.time_base
+        t_ns, length_ns = (int(ticks * base * 10**9) for ticks in (packet.dts, packet.duration or 0))
+        later = int(self._joins.later_ns(packet.stream.index, t_ns, length_ns) / base / 10**9)
+        if self._joins.parts > parts:
+            at_s = float((packet.dts + later) * base) - self.origin_ns / 1e9
+            log.warning("%s: time goes back, and is read on from %.1f s", self._container.name, at_s)
+        if later:
+            packet.dts += later
+            packet.pts = None if packet.pts is None else packet.pts + later
 
     def _decode(self, packet: Any) -> Iterator[Any]:
         try:
