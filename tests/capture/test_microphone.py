@@ -110,6 +110,23 @@ def test_a_file_read_at_once_equals_offline_features_and_passes_all_its_sound(
         assert abs(other.stamp.t_capture_ns - one.stamp.t_capture_ns - length_ns) <= 1
 
 
+@pytest.mark.parametrize(("seconds", "last"), [(20, "ended"), (100, "running")])
+def test_a_session_that_stops_is_not_kept_waiting_by_sound_that_nobody_hears(
+    start: Start, tmp_path: Path, unpaced: Go, pcm: Receiver, seconds: int, last: str
+) -> None:
+    """Neither at the end of a file, when the recogniser is still behind, nor while the pipe to it is full."""
+    path = write_wav(tmp_path / "n.wav", np.zeros(seconds * 16_000, np.int16), 16_000)
+    microphone = start("capture.microphone", "--source", f"file:{path}", "--pcm", pcm.endpoint)  # type: ignore[attr-defined]
+    microphone.go(unpaced)
+    microphone.read_until(
+        lambda m: microphone.states[-1] == last and m.stamp.t_capture_ns > min(80, seconds - 1) * 10**9, 40
+    )
+    time.sleep(0.5)
+    assert microphone.process.poll() is None
+    status, took_s = microphone.stop()
+    assert status == 0 and took_s < 2
+
+
 def test_sound_that_begins_late_in_a_film_keeps_its_time(start: Start, media: Path, unpaced: Go) -> None:
     microphone = start("capture.microphone", "--source", f"file:{media / 'face_then_no_face.mov'}")
     microphone.go(unpaced)
