@@ -634,6 +634,18 @@ def test_the_address_that_is_printed_opens_the_page_whatever_the_token_is(
     assert printed is not None and opener.open(printed[0], timeout=10).status == 200
 
 
+def test_a_link_with_the_token_that_is_clicked_on_another_site_opens_the_page(
+    serve: Callable[..., Served], browser: Browser, recording: Path
+) -> None:
+    served = serve("runtime.dashboard", "--replay", recording, host="127.1").ready()
+    token = re.search(r"\?token=\S+", served.said)
+    assert token is not None
+    browser.chrome.get(f"data:text/html,<a href='{served.url}{token[0]}&at=5'>a mail on the web</a>")
+    browser.all("a")[0].click()
+    until(lambda: browser.all(".felt-row"), "the page")
+    assert browser.chrome.current_url == f"{served.url}?at=5"
+
+
 def test_two_pages_with_tokens_on_one_host_do_not_log_each_other_out(
     serve: Callable[..., Served], recording: Path
 ) -> None:
