@@ -49,6 +49,7 @@ class Pipes:
         }
         self._now_ns, self._heard = now_ns, heard
         self._read: dict[StreamName, deque[Message]] = {s: deque() for s in STREAMS}
+        self._before: deque[Arrival] = deque()
         self._ended_ns: dict[StreamName, int] = {}  # what was published before is of a life that is over
         self._turn = 0
         self._poller = zmq.Poller()
@@ -58,16 +59,15 @@ class Pipes:
     @property
     def given_out(self) -> bool:
         """Nothing that was read or put in is left."""
-        return not any(self._read.values())
+        return not (self._before or any(self._read.values()))
 
     def put(self, message: Message) -> None:
         """Say something of a stream, behind what was read of it."""
         self._read[message.stamp.stream].append(message)
 
-    def put_back(self, messages: Sequence[Message]) -> None:
-        """Give these out once more, in their order and before everything else."""
-        for message in reversed(messages):
-            self._read[message.stamp.stream].appendleft(message)
+    def put_back(self, messages: Sequence[Message], start_ns: int) -> None:
+        """Give these out before everything else, as if they arrived when the session began."""
+        self._before += [Arrival(start_ns, message) for message in messages]
 
     def read_out(self, stream: StreamName) -> None:
         """Read what is in a pipe now; it is given out later."""
@@ -92,6 +92,8 @@ class Pipes:
         arrives by then; of what is later, the earliest comes first. Arrivals never go back in time where
         ``until_ns`` lies never before the last one.
         """
+        if self._before:
+            return self._before.popleft()
         self._turn += 1  # nobody who always has something to say keeps the others waiting
         streams = [s for s in STREAMS if s in wanted or self._read[s]]
         turn = self._turn % len(streams)

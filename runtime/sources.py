@@ -165,7 +165,7 @@ class LiveSource:
         missing = [stream for stream in self._died_ns if self._states.get(stream) != "ready"]
         self._died_ns = dict.fromkeys(missing, self.start_ns)  # nothing was lost before
         self._running = True
-        self._pipes.put_back(waiting)
+        self._pipes.put_back(waiting, self.start_ns)
         for stream, reason in self._absent.items():
             self._inject(stream, "absent", reason)
         for stream, state in self._states.items():

@@ -108,11 +108,14 @@ def test_nobody_who_always_has_something_to_say_keeps_the_others_waiting(
     assert {stream for _, stream, _ in taken(pipes, S)[:4]} == set(STREAMS)
 
 
-def test_what_was_taken_before_the_session_began_comes_again_before_what_was_read_since(pipes: Pipes) -> None:
+def test_what_was_taken_before_the_session_began_arrives_at_its_beginning_and_first(
+    pipes: Pipes, clock: VirtualClock
+) -> None:
+    clock.wait_until_ns(9 * MS)
     pipes.put(said("vision", 3 * MS))
-    pipes.put_back([said("vision", MS), said("text", MS), said("vision", 2 * MS)])
-    got = [t_ms for _, stream, t_ms in taken(pipes, None) if stream == "vision"]
-    assert got == [1, 2, 3]
+    pipes.put_back([said("vision", MS), said("text", MS), said("vision", 2 * MS)], 5 * MS)
+    got = taken(pipes, None)
+    assert got == [(5, "vision", 1), (5, "text", 1), (5, "vision", 2), (9, "vision", 3)]
 
 
 def test_a_session_that_wants_one_stream_leaves_the_others_in_their_pipes(pipes: Pipes, folder: Path) -> None:
