@@ -77,7 +77,8 @@ def test_every_step_of_the_ladder_is_published_and_done_and_taken_back(
         assert {b - a for a, b in itertools.pairwise(hops)} == {10**9}, "every second window"
         for step in reversed(meant):
             application.read_until(lambda m, step=step: m.get("event") == f"room again: no longer {step}")
-        application.read_until(lambda m: m["type"] == "status" and m["senses"]["text"]["state"] == "running")
+        # On a busy machine Whisper itself may still take longer chunks; it recognises again.
+        application.read_until(lambda m: m["type"] == "status" and "not recognised" not in about(m, "text"))
         assert faces_a_second(application) > 1.3 * eased
         hops = ends(application)[-4:]
         assert {b - a for a, b in itertools.pairwise(hops)} == {5 * 10**8}
