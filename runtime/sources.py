@@ -28,7 +28,6 @@ from runtime.supervisor import Exit, Restart, Sense, Supervisor
 READY_S = 60.0  # how long the slowest process may take to load its models
 EASED_HZ = 10.0  # faces a second when the machine cannot keep up
 CORRUPT_S = 1.0  # between two events that tell of messages that could not be read
-HANDED_OVER_S = 1.0  # who has said his last word and does not end has sound left for the recogniser
 FINAL_S = 2.0  # how long after the last process the last message may come
 
 _FINAL: frozenset[State] = frozenset({"absent", "ended", "failed"})
@@ -301,6 +300,7 @@ class LiveSource:
             pass  # it said so itself
         elif self._has_nothing_to_hear(stream):
             self._supervisor.forgo(stream)
+            self._stop_listening()
             lost_ns = self._heard_ns.get("audio", 0) - self._heard_ns.get(stream, self.start_ns)
             told = f"{event.cause}, {lost_ns / 1e9:.1f} s not heard"
             self._inject(stream, "failed", "gave_up", told, max(0, lost_ns) * SAMPLE_RATE_HZ // 10**9)
@@ -316,11 +316,14 @@ class LiveSource:
             self.events.append(f"{stream}: the capture process died ({event.cause})")
 
     def _has_nothing_to_hear(self, stream: StreamName) -> bool:
-        """Whether all sound of a file that is read at once went to a recogniser that is dead."""
+        """Whether a file that is read at once has been given out to a recogniser that is dead.
+
+        What is left in the pipe may be all or nothing of it: nobody can tell whether its end was taken out.
+        """
         if stream != "text" or not self._recognises or self._paced:
             return False
         self._pipes.read_out("audio")  # is there its last word?
-        return self._states.get("audio") in _FINAL and self._supervisor.ends("audio", HANDED_OVER_S)
+        return self._states.get("audio") in _FINAL
 
     def _inject(
         self, stream: StreamName, state: State, reason: str, detail: str = "", dropped: int = 0

@@ -108,15 +108,6 @@ class Supervisor:
         if child is not None:
             child.heard_at = time.monotonic()
 
-    def ends(self, stream: StreamName, within_s: float) -> bool:
-        """Whether its process has ended, or does so in time."""
-        child = self._children.get(stream)
-        if child is None or child.process is None:
-            return True
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(within_s)
-        return child.process.returncode is not None
-
     def forgo(self, stream: StreamName) -> None:
         """Do not start a process again that has ended."""
         self._children[stream].next_start = None

@@ -260,6 +260,7 @@ def test_a_slow_network_makes_windows_late_and_is_eased_but_no_sense_is_missing_
     reasons = {m.modalities.audio.reason for m in windows} | {m.modalities.vision.reason for m in windows}
     assert "no_samples" not in reasons and len(windows) > 5
     events = [m.event for m in heard if isinstance(m, StatusMessage) and m.event is not msgspec.UNSET]
+    events = [event for event in events if not event.startswith("clock:")]  # time is made, the date is not
     assert events == (["overload: every second window only"] if cost_s > 0.5 else [])
     arrivals = [arrival.t_arrival_ns for arrival in Recording.open(path).arrivals()]
     assert arrivals == sorted(arrivals)
