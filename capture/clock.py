@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 RENEW_NS = 1_000_000_000  # between two looks at the date
+ASIDE_NS = 5_000_000  # less is what two looks differ by
 JUMP_NS = 100_000_000  # the date was set; less is a clock that is kept right
 
 ClockKind = Literal["monotonic", "media"]
@@ -113,5 +114,7 @@ class WallClock:
             return 0.0
         new = anchor(self._clock)
         jump_ns = new.wall_unix_ns - self.anchor.wall_ns(new.t_capture_ns)
-        self.anchor, self._due_ns = new, new.t_capture_ns + RENEW_NS
+        self._due_ns = new.t_capture_ns + RENEW_NS
+        if abs(jump_ns) >= ASIDE_NS:
+            self.anchor = new
         return jump_ns / 1e9 if abs(jump_ns) >= JUMP_NS else 0.0

@@ -235,11 +235,11 @@ class Labouring(OnnxEngine):
 
 
 def told(path: Path) -> list[str]:
-    """The published messages without what depends on how fast the machine was."""
+    """The published messages without what depends on how fast the machine was, and on its date."""
     messages = []
     for _, payload in Recording.open(path).emotions():
         message = json.loads(payload)
-        del message["latency_ms"], message["time"]["published_ns"]
+        del message["latency_ms"], message["time"]["published_ns"], message["time"]["wall"]
         messages.append(json.dumps(message))
     return messages
 
