@@ -9,6 +9,7 @@ memory and handles from /proc. What is a gap, ``runtime.verdict`` says.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import statistics
 import subprocess
@@ -35,12 +36,16 @@ from runtime.recording import Recording
 from runtime.stream import Emotion, SessionEnd, StatusMessage, decode, subscribe
 from runtime.verdict import (
     NEAR_S,
+    OTHER_SHARE,
+    Others,
     Seen,
     Weight,
     back_s,
     beside,
+    busy_share,
     growth,
     late,
+    other_work,
     overtaken,
     unexplained,
     unsaid,
@@ -59,6 +64,7 @@ class Soak:
         self.recording = film.with_name("soak.mcap")
         self._endpoint, self._minutes = endpoint, minutes
         self._began = time.monotonic()
+        self._spent = 0.0, proc.machine_s(), proc.family_s(os.getpid())
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the run
         command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", endpoint]
         command += ["--input", str(film), "--session", "soak", "--record", str(self.recording)]
@@ -128,6 +134,9 @@ class Soak:
         pid = self.application.pid
         if self.seen.memory and now_s - self.seen.memory[-1].at_s < 2:
             return
+        before, self._spent = self._spent, (now_s, proc.machine_s(), proc.family_s(os.getpid()))
+        span_s, machine_s, ours_s = (now - then for now, then in zip(self._spent, before, strict=True))
+        self.seen.others.append(Others(before[0], now_s, (machine_s - ours_s) / span_s))
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             mb = proc.memory_mb(pid)
             others = {(_called(child), child): proc.memory_mb(child) for child in proc.descendants(pid)}
@@ -199,7 +208,10 @@ def report(
     middle, worst = (latencies[int(len(latencies) * share)] for share in (0.5, 0.95))
     end = seen.end
     hop_s = 0.5 if len(seen.windows) < 2 else _hop_s(seen)
-    passed = [(at_s, count) for at_s, count in overtaken(seen) if not beside(at_s, "vision", faults)]
+    share, excuses = busy_share(seen), [*faults, *other_work(seen)]
+    gaps = unexplained(seen, excuses, hop_s)
+    excused = len(unexplained(seen, faults, hop_s)) - len(gaps)
+    passed = [(at_s, count) for at_s, count in overtaken(seen) if not beside(at_s, "vision", excuses)]
     answers = {message.seq for _, message in seen.windows}
     rows = {
         "windows": f"{end.windows}, and {end.skipped} given up",
@@ -215,16 +227,20 @@ def report(
         "junk dropped": str(sum(sense.corrupt for sense in end.senses.values())),
         "latency, ms": f"median {middle:.0f}, p95 {worst:.0f}",
         "recording": f"{size_mb:.1f} MB, {len(answers & kept)} of {len(answers)} answers",
-        "no fault near": ", ".join(f"{what} {watched(what, faults, minutes * 60):.0%}" for what in EVERYTHING)
+        "other work": f"more than a quarter of a core in {share:.1%} of the time, {excused} losses by it",
+        "no fault near": ", ".join(
+            f"{what} {watched(what, excuses, minutes * 60):.0%}" for what in EVERYTHING
+        )
         + " of the time",
     }
     result = Table("measured", "", title="from outside, after the warm-up")
     for name, value in rows.items():
         result.add_row(name, value)
     console.print(result)
-    gaps = unexplained(seen, faults, hop_s)
     gaps += [f"answer {seq} is not in the recording" for seq in sorted(answers - kept)]
-    wrong = [*late(faults), *unsaid(seen, faults)]
+    wrong = [*late(excuses), *unsaid(seen, faults)]
+    if share > OTHER_SHARE:
+        wrong.append(f"the machine had other work in {share:.0%} of the time: measure on one that has none")
     if minutes >= LONG and (grown := growth([row.mb for row in warm])) > FLAT:
         wrong.append(f"the application grew by {grown:.1%}")
     for line in gaps[:20]:

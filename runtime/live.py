@@ -169,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         publisher = Publisher(plan.config.endpoint, plan.name, keys, raw=plan.config.share_raw)
     except USER_ERRORS as error:
         return _refuse(console, error)
+    except OSError as error:  # a place that may not be looked at, or cannot be one
+        return _refuse(console, ConfigError(f"{error.filename}: {error.strerror}: choose another file"))
     except KeyboardInterrupt:
         return _stopped(console)
     try:

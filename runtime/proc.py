@@ -45,6 +45,22 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def family_s(pid: int) -> float:
+    """The same of a process and all that it started, those that have ended among them."""
+    spent = 0
+    for member in (pid, *descendants(pid)):
+        with contextlib.suppress(*_GONE):
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            spent += sum(map(int, fields[11:15]))
+    return spent / TICKS
+
+
+def machine_s() -> float:
+    """Processor time of everything that runs here, on all cores, and of what the host took away."""
+    user, nice, system, _, _, irq, softirq, steal, *_ = Path("/proc/stat").read_text().split()[1:]
+    return sum(map(int, (user, nice, system, irq, softirq, steal))) / TICKS
+
+
 def memory_mb(pid: int) -> float:
     """Resident set, megabytes of 10^6. Raises FileNotFoundError, ProcessLookupError."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB

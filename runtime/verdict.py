@@ -3,7 +3,8 @@
 A window that misses a sense, a hole in the windows or a growing count of lost samples must have a fault of
 that sense, or of the application, beside it; what has none is an unexplained gap. So is whatever a subscriber
 misses. The camera's policy is the newest frame only: one that is overtaken, in a window that is observed
-throughout all the same, is no gap.
+throughout all the same, is no gap. Where other programs have the processor, that is a fault, too; but whoever
+measures on a machine that has other work for long has measured nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from itertools import pairwise
 from msgspec import UNSET
 
 from runtime.ladder import MEANING
-from runtime.mischief import JUNK, NOISE, PAGE_KILLED, Fault
+from runtime.mischief import EVERYTHING, JUNK, NOISE, PAGE_KILLED, Fault
 from runtime.stream import Emotion, SessionEnd, StatusMessage
 
+OTHER_WORK = "other work"  # a kind of fault that nobody does on purpose
 BACK_S = 3.0  # a process that was killed must be back within this
 CAUGHT_UP_S = 6.0  # longer than this after its end nothing is excused by a fault that goes on to be felt
 LOST_S = 3.0  # what is counted as lost within this after a fault is explained by it
 NEAR_S = 8.0  # and a sense that is absent: the longest window still has the hole inside
 DEAF_S = 45.0  # Whisper hears 30 s at once and then commits something; who says less has not listened
 EASED_S = 2.0  # a status tells every second what is given up
+OTHER_CORES = 0.25  # of a core, that other programs take: what is lost then is no fault of the application's
+OTHER_SHARE = 0.1  # of the time, at most
 CONTENT = {"no_face", "no_speech", "no_words"}  # what the film may show, no matter how well all runs
 
 
@@ -42,6 +46,15 @@ class Weight:
         return self.mb + sum(self.others.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Others:
+    """How much of the processor other programs had."""
+
+    begin_s: float
+    end_s: float
+    cores: float
+
+
 @dataclass(slots=True)
 class Seen:
     """What a subscriber saw, and what /proc said meanwhile."""
@@ -49,6 +62,7 @@ class Seen:
     windows: list[tuple[float, Emotion]] = field(default_factory=list)
     statuses: list[tuple[float, StatusMessage]] = field(default_factory=list)
     memory: list[Weight] = field(default_factory=list)
+    others: list[Others] = field(default_factory=list)
     end: SessionEnd | None = None
 
 
@@ -83,6 +97,21 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
         if message.seq != before.seq + 1:
             found.append(f"{at_s:.1f} s: {message.seq - before.seq - 1} messages lost to the subscriber")
     return found
+
+
+def other_work(seen: Seen) -> list[Fault]:
+    """When other programs had the processor: anything may be lost by that."""
+    return [
+        Fault(one.begin_s, OTHER_WORK, hits=EVERYTHING, over_s=one.end_s, well_s=one.end_s)
+        for one in seen.others
+        if one.cores > OTHER_CORES
+    ]
+
+
+def busy_share(seen: Seen) -> float:
+    """The share of the time in which other programs had the processor."""
+    busy_s = sum(one.end_s - one.begin_s for one in seen.others if one.cores > OTHER_CORES)
+    return busy_s / max(sum(one.end_s - one.begin_s for one in seen.others), 1e-9)
 
 
 def beside(at_s: float, what: str, faults: list[Fault], after_s: float = LOST_S) -> bool:
@@ -131,11 +160,17 @@ def _holes(seen: Seen, at_s: float) -> int:
 
 
 def late(faults: list[Fault]) -> list[str]:
-    """Whoever was killed and not back in time; a recogniser that was only stalled has first to catch up."""
+    """Whoever was killed and not back in time, unless other programs had the processor meanwhile.
+
+    A recogniser that was only stalled has first to catch up.
+    """
+    busy = [fault for fault in faults if fault.kind == OTHER_WORK]
     return [
         f"{fault.sense or 'the page'}, {fault.kind} at {fault.at_s:.0f} s: back after {back_s(fault):.1f} s"
         for fault in faults
-        if fault.kind in ("killed", PAGE_KILLED) and back_s(fault) > BACK_S
+        if fault.kind in ("killed", PAGE_KILLED)
+        and back_s(fault) > BACK_S
+        and not any(one.at_s < (fault.well_s or math.inf) and fault.at_s < (one.over_s or 0) for one in busy)
     ]
 
 

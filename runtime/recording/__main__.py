@@ -75,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (RecordingError, MarkersError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a place that may not be looked at, or cannot be one
+        print(f"error: {error.filename}: {error.strerror}: choose another file", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; nothing was written", file=sys.stderr)
         return 130

@@ -32,6 +32,8 @@ def refused(application: Application, *named: str) -> None:
     [
         (["--input", "nowhere.mp4"], ["nowhere.mp4", "not a file"]),
         (["--replay", "nowhere.mcap"], ["nowhere.mcap"]),
+        (["--input", "x" * 300], ["xxx", "choose another file"]),
+        (["--input", "rtsp://10.0.0.9/live", "--record", "x" * 300], ["xxx", "choose another file"]),
         (["--input", "README.md"], ["README.md", "cannot be read"]),
         (["--replay", "README.md"], ["README.md", "MCAP"]),
         (["--demo", "--hop", "0"], ["hop_s", "0"]),

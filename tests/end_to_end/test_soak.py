@@ -39,6 +39,7 @@ def test_every_fault_is_done_said_and_survived(
     assert all(fault.over_s is not None for fault in run.faults)
     assert all(fault.well_s is not None for fault in run.faults if fault.sense or fault.kind == "page killed")
     assert unsaid(run.seen, run.faults) == []
+    assert run.seen.others and all(-0.5 < one.cores < 64 for one in run.seen.others)
     answers = {message.seq for _, message in run.seen.windows}
     assert len(answers) > 50 and answers <= recorded(run.recording)
     killed = sum(fault.kind in ("killed", "stalled for good") for fault in run.faults)

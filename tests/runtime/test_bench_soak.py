@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 
 from capture import subtitles
 from capture.media import probe
+from runtime import proc
 from runtime.bench_engine import BenchError
 from runtime.endless_film import endless_film
 from runtime.ladder import MEANING
@@ -22,9 +26,12 @@ from runtime.verdict import (
     CAUGHT_UP_S,
     DEAF_S,
     LOST_S,
+    Others,
     Seen,
+    busy_share,
     growth,
     late,
+    other_work,
     overtaken,
     unexplained,
     unsaid,
@@ -178,6 +185,33 @@ def test_who_is_not_back_in_time_excuses_no_more_and_is_told(seen: Seen) -> None
     page = Fault(at_s, "page killed", over_s=at_s, well_s=at_s + 3.5)
     soon = Fault(at_s, "killed", "vision", ("vision",), over_s=at_s, well_s=at_s + 2.9)
     assert [line.partition(",")[0] for line in late([never, page, soon])] == ["audio", "the page"]
+
+
+def test_a_loss_while_other_programs_have_the_processor_is_no_gap_and_how_long_they_do_is_told(
+    seen: Seen,
+) -> None:
+    for index in range(20, len(seen.windows)):
+        change(seen, index, dropped=Lost(audio=3))
+    at_s = seen.windows[20][0]
+    for begin_s, cores, gaps in ((at_s - 2, 0.3, 0), (at_s - 2, 0.2, 1), (at_s - 2 - LOST_S - 1, 0.3, 1)):
+        seen.others = [Others(begin_s, begin_s + 2, cores), Others(begin_s + 2, begin_s + 8, 0.0)]
+        assert len(unexplained(seen, other_work(seen), 0.5)) == gaps
+        assert busy_share(seen) == pytest.approx(0.25 if cores > 0.25 else 0.0)
+    seen.others = [Others(at_s, at_s + 2, 1.0)]
+    page = Fault(at_s - 1, "page killed", over_s=at_s - 1, well_s=at_s + 3)
+    before = Fault(at_s - 9, "page killed", over_s=at_s - 9, well_s=at_s - 4)
+    assert len(late([page, before])) == 2
+    assert [line.partition(" s:")[0] for line in late([page, before, *other_work(seen)])] == [
+        f"the page, page killed at {at_s - 9:.0f}"
+    ]
+
+
+def test_what_a_child_spent_is_its_familys_also_when_it_has_ended_and_the_machines() -> None:
+    family_s, machine_s = proc.family_s(os.getpid()), proc.machine_s()
+    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.5: pass"], check=True)
+    spent_s = proc.family_s(os.getpid()) - family_s
+    assert spent_s >= 0.5 - 2 / proc.TICKS
+    assert proc.machine_s() - machine_s >= spent_s - 5 / proc.TICKS
 
 
 def test_a_kill_that_is_not_published_and_junk_that_is_not_counted_are_told(seen: Seen) -> None:

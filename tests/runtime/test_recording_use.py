@@ -223,7 +223,7 @@ def test_a_folder_that_is_none_is_one_line(
 ) -> None:
     whole.write_bytes(whole.read_bytes()[:100_000])
     for command in ("repair", "export"):
-        for folder in (whole, tmp_path / "none"):
+        for folder in (whole, tmp_path / "none", tmp_path / ("x" * 300)):
             assert main([command, str(whole), "--out", str(folder / "x")]) == 2
             told = capsys.readouterr().err
             assert told.startswith("error: ") and told.count("\n") == 1
