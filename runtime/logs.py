@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 
 from rich.console import Console
@@ -22,7 +23,7 @@ def start(*, as_json: bool) -> Console:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_JsonLines())
     else:
-        console = Console(stderr=True)
+        console = _Errors(stderr=True)
         handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="%H:%M:%S")
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s", force=True)
     return console
@@ -34,6 +35,12 @@ def refuse(console: Console, error: Exception) -> None:
         console.file.log.error("%s", error)
     else:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+
+
+class _Errors(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read the log has gone; rich itself would end the program."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 class _JsonLines(logging.Formatter):
