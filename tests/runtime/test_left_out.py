@@ -54,6 +54,14 @@ class Labouring(OnnxEngine):
         return super().infer(window)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_date() -> Iterator[None]:
+    """Time is made in these tests; the date, which goes on by itself, is looked at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("capture.clock.RENEW_NS", 10**15)
+        yield
+
+
 @pytest.fixture(scope="module")
 def overloaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Message]]:
     """A recording of a session that could not keep up, with late words, and all that it published."""
