@@ -20,6 +20,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def token_trouble(token: str | None) -> str:
+    """What is wrong with a token that somebody chose for what he serves; nothing, or there is none: empty."""
+    if token is not None and len(token) < 8:
+        return f"token of {len(token)} characters: expected at least 8"
+    if token is not None and not (token.isascii() and token.isprintable()):
+        return "a token with other characters than those of ASCII: choose another --token"
+    return ""
+
+
+def why_not(error: OSError | UnicodeError) -> str:
+    """Why an address cannot be served at; a host such as ``a..b`` has no name that could be looked up."""
+    return str(error.strerror) if isinstance(error, OSError) else "no name that a host could have"
+
+
 def check_bindable(endpoint: str, *, guarded: bool = False) -> None:
     """Refuse what cannot be bound, or would let anybody on other machines listen. Raises EndpointError.
 

@@ -141,14 +141,15 @@ class Pipes:
             return None
         ended_ns = self._ended_ns.get(stream)
         if ended_ns is not None and message.stamp.t_publish_ns < ended_ns:
-            return None if isinstance(message, Status) else uncounted(message)
+            # Without its number among what another process says.
+            return None if isinstance(message, Status) else restamped(message, seq=-1)
         self._heard(stream, message)
         return message
 
 
-def uncounted(message: Message) -> Message:
-    """What was seen or heard, without its number among what another process says."""
-    stamp = msgspec.structs.replace(message.stamp, seq=-1)
+def restamped(message: Message, **changes: int) -> Message:
+    """The same seen or heard, with another stamp."""
+    stamp = msgspec.structs.replace(message.stamp, **changes)
     if isinstance(message, msgspec.Struct):
         return msgspec.structs.replace(message, stamp=stamp)
     return replace(message, stamp=stamp)

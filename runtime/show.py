@@ -21,7 +21,8 @@ NEXT = """\
 [bold]What to try next[/]
   python -m runtime.live                      your camera and microphone
   python -m runtime.live --input clip.mp4     a film of your own
-  python -m runtime.live --demo --loop        and, in another terminal: python -m runtime.subscribe
+  python -m runtime.live --demo --loop        the recording, again and again, and meanwhile
+  python -m runtime.subscribe                 in another terminal: the stream as others hear it
 """
 
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from runtime.bridge.bridge import BridgeError, Losses, host_port, missing
 from runtime.bridge.sessions import Sessions
+from runtime.endpoint import token_trouble, why_not
 from runtime.stream import Message, SessionBegin, SessionEnd, encode
 
 PORT = 8564
@@ -40,10 +41,8 @@ class WebSocketBridge:
 
     def __init__(self, serve: str, *, token: str | None = None, origins: Sequence[str] = ()) -> None:
         self._host, self._port = host_port(serve, PORT)
-        if token is not None and len(token) < 8:
-            raise BridgeError(f"token of {len(token)} characters: expected at least 8")
-        if token is not None and not (token.isascii() and token.isprintable()):
-            raise BridgeError("a token with other characters than those of ASCII: choose another --token")
+        if trouble := token_trouble(token):
+            raise BridgeError(trouble)
         self._token = token or (None if _is_loopback(self._host) else secrets.token_urlsafe(16))
         self._origins = frozenset(origins)
         self._sessions = Sessions()
@@ -112,10 +111,8 @@ class WebSocketBridge:
                 max_size=1024,
                 close_timeout=1,
             )
-        except (OSError, UnicodeError) as error:  # the latter: no name that a host could have, such as a..b
-            self._error = (
-                str(error.strerror) if isinstance(error, OSError) else "no name that a host could have"
-            )
+        except (OSError, UnicodeError) as error:
+            self._error = why_not(error)
             self._ready.set()
             return
         self._ready.set()

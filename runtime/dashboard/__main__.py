@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime.dashboard.address import DEFAULT, Address, AddressError
 from runtime.dashboard.start import HOW_TO_GET, TOKEN, installed
-from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError
+from runtime.endpoint import DEFAULT_ENDPOINT, EndpointError, token_trouble
 from runtime.keys import KeyFileError
 from runtime.recording import Recording, RecordingError
 from runtime.stream import subscribe
@@ -64,10 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         address = Address.parse(options.dashboard)
-        if options.token is not None and len(options.token) < 8:
-            raise AddressError(f"token of {len(options.token)} characters: expected at least 8")
-        if options.token is not None and not (options.token.isascii() and options.token.isprintable()):
-            raise AddressError("a token with other characters than those of ASCII: choose another --token")
+        if trouble := token_trouble(options.token):
+            raise AddressError(trouble)
         if options.replay is None:
             subscribe(options.endpoint, key=options.key).close()  # raises here, before anything is started
         if not installed():

@@ -7,6 +7,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from runtime.endpoint import why_not
+
 DEFAULT = "127.0.0.1:8563"
 
 
@@ -50,9 +52,9 @@ class Address:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
         except (OSError, UnicodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "no name that a host could have"
             raise AddressError(
-                f"dashboard = {self}: cannot be served on ({why}): choose another with --dashboard HOST:PORT"
+                f"dashboard = {self}: cannot be served on ({why_not(error)}): "
+                f"choose another with --dashboard HOST:PORT"
             ) from error
 
     def url(self, token: str | None = None) -> str:

@@ -9,9 +9,7 @@ a marker when it was set.
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +24,7 @@ from runtime.markers import of_recording
 from runtime.recording.layout import RecordingError
 from runtime.recording.raw import write_raw
 from runtime.recording.read import Recording
+from runtime.recording.staged import staged
 from runtime.recording.xdf import XdfStream, write_xdf
 from runtime.stream import Emotion, MalformedMessage, decode
 from runtime.stream.row import row
@@ -73,7 +72,7 @@ def export(recording: Recording, to: Format, out: Path) -> list[Path]:
     write = _parquet() if to == "parquet" else _csv
     tables = list(read_tables(recording))
     try:
-        with _staged(out) as half:
+        with staged(out) as half:
             if to == "xdf":
                 write_xdf(half, [_stream(recording, table) for table in tables])
                 return [out]
@@ -186,22 +185,3 @@ def _stream(recording: Recording, table: Table) -> XdfStream:
 
 def _id(recording: Recording) -> str:
     return recording.header.session
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A place beside ``out`` that becomes it at the end, or vanishes."""
-    half = out.with_name(f".{out.name}.half")
-    _remove(half)  # of an export that was killed
-    try:
-        yield half
-        half.replace(out)
-    finally:
-        _remove(half)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import msgspec
 from capture.messages import CorruptMessage
 from runtime.recording.layout import EMOTION_TOPIC, TOPICS, RecordingError
 from runtime.recording.read import Recording, captured
+from runtime.recording.staged import staged
 from runtime.recording.write import Recorder
 from runtime.stream import schema
 
@@ -43,15 +44,11 @@ def repair(path: Path, out: Path) -> Repaired | None:
         raise RecordingError(f"{out} exists already: a recording is never overwritten; choose another --out")
     if not out.parent.is_dir():
         raise RecordingError(f"{out}: {out.parent} is no folder: choose another --out")
-    half = out.with_name(f".{out.name}.half")
-    half.unlink(missing_ok=True)  # of a repair that was killed
     try:
-        repaired = _copy(recording, half)
-        half.replace(out)
+        with staged(out) as half:
+            repaired = _copy(recording, half)
     except OSError as error:
         raise RecordingError(f"{out}: cannot be written ({error.strerror}): choose another --out") from error
-    finally:
-        half.unlink(missing_ok=True)
     return repaired
 
 

@@ -31,6 +31,7 @@ from runtime.recording.layout import (
     RecordingError,
     unsigned_ns,
 )
+from runtime.recording.staged import private
 
 FLUSH_S = 0.5  # with the writing itself, well inside the second that a crash may cost
 CHUNK_BYTES = 256 << 10
@@ -196,7 +197,7 @@ class Recorder:
 
 def _create(path: Path) -> BinaryIO:
     try:
-        return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+        return open(path, "xb", opener=private)
     except FileExistsError as error:
         raise RecordingError(
             f"{path} exists already: a recording is never overwritten; choose another name, or move it away"

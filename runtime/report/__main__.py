@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from runtime.recording import Recording, RecordingError
+from runtime.recording.staged import private, staged
 from runtime.report.gather import gather
 from runtime.report.page import render
 
@@ -58,16 +58,8 @@ def _write(out: Path, text: str) -> None:
             raise RecordingError(f"{out} exists already: nothing is overwritten; choose another --out")
         if not out.parent.is_dir():
             raise RecordingError(f"{out}: {out.parent} is no folder: choose another --out")
-        half = out.with_name(f".{out.name}.half")
-        half.unlink(missing_ok=True)  # of one that was killed
-        try:
-            with open(
-                half, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)
-            ) as file:
-                file.write(text)
-            half.replace(out)
-        finally:
-            half.unlink(missing_ok=True)
+        with staged(out) as half, open(half, "x", encoding="utf-8", opener=private) as file:
+            file.write(text)
     except OSError as error:
         raise RecordingError(f"{out}: cannot be written ({error.strerror}): choose another --out") from error
 

@@ -13,8 +13,8 @@ import pytest
 from capture.messages import Status, StreamName
 from runtime.sources import LiveSource
 from runtime.supervisor import Sense
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LISTENER = """
 import sys
 from pathlib import Path

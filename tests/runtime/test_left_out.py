@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +24,9 @@ from runtime.replay_source import ReplaySource
 from runtime.session import Session
 from runtime.stream import Emotion, Message, Publisher, SessionEnd, StatusMessage, decode
 from runtime.windows import Window
+from tests.runtime.published import timeless
+
+pytestmark = pytest.mark.usefixtures("one_date")
 
 S = 1_000_000_000
 HOP = S // 2
@@ -54,16 +56,8 @@ class Labouring(OnnxEngine):
         return super().infer(window)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_date() -> Iterator[None]:
-    """Time is made in these tests; the date, which goes on by itself, is looked at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("capture.clock.RENEW_NS", 10**15)
-        yield
-
-
 @pytest.fixture(scope="module")
-def overloaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Message]]:
+def overloaded(tmp_path_factory: pytest.TempPathFactory, one_date: None) -> tuple[Path, list[Message]]:
     """A recording of a session that could not keep up, with late words, and all that it published."""
     folder = tmp_path_factory.mktemp("overloaded")
     delay(Recording.open(DEMO), folder / "late.mcap", 1.3)
@@ -85,16 +79,6 @@ def overloaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Mes
 def emotions(path: Path) -> list[Emotion]:
     messages = (decode(payload) for _, payload in Recording.open(path).emotions())
     return [message for message in messages if isinstance(message, Emotion)]
-
-
-def timeless(path: Path) -> list[str]:
-    """The published messages without what depends on how fast the machine was."""
-    told = []
-    for _, payload in Recording.open(path).emotions():
-        message = json.loads(payload)
-        del message["latency_ms"], message["time"]["published_ns"]
-        told.append(json.dumps(message))
-    return told
 
 
 def ends(messages: Iterable[Message]) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,12 @@ import pytest
 from capture.bus import Sender, ipc, private_folder
 from capture.bus import Sequence as Numbers
 from capture.clock import VirtualClock
-from capture.messages import STREAMS, FeatureBlock, Message, Stamp, Status, StreamName
+from capture.messages import STREAMS, FeatureBlock, Stamp, Status, StreamName
 from runtime import live, network
 from runtime.config import Config
 from runtime.engine import Prediction
 from runtime.engines.onnx import OnnxEngine
-from runtime.pipes import Pipes
+from runtime.pipes import Pipes, restamped
 from runtime.plan import DEMO
 from runtime.recording import Arrival, Recording
 from runtime.session import Session
@@ -28,17 +27,12 @@ from runtime.sources import LiveSource
 from runtime.stream import Emotion, Publisher, StatusMessage
 from runtime.stream import Message as Published
 from runtime.windows import Window
+from tests.runtime.published import timeless
+
+pytestmark = pytest.mark.usefixtures("one_date")
 
 MS = 1_000_000
 S = 1000 * MS
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_date() -> Iterator[None]:
-    """Time is made in these tests; the date, which goes on by itself, is looked at once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("capture.clock.RENEW_NS", 10**15)
-        yield
 
 
 @pytest.fixture
@@ -213,21 +207,13 @@ class Film(LiveSource):
         now_ns = self.clock.now_ns()
         while self._to_come and self._to_come[0].t_arrival_ns <= now_ns:
             one = self._to_come.popleft()
-            self._pipes.put(published(one.message, one.t_arrival_ns))
+            self._pipes.put(restamped(one.message, t_publish_ns=one.t_arrival_ns))
         arrival = self._pipes.next(until_ns, wanted)
         if arrival is None and self._to_come:
             self.clock.wait_until_ns(min(self._to_come[0].t_arrival_ns, (until_ns or 0) + 1))
             if self.clock.now_ns() > self.stopped_ns[0]:
                 self.clock.wait_until_ns(self.stopped_ns[1])
         return arrival
-
-
-def published(message: Message, t_ns: int) -> Message:
-    stamp = msgspec.structs.replace(message.stamp, t_publish_ns=t_ns)
-    if isinstance(message, msgspec.Struct):
-        return msgspec.structs.replace(message, stamp=stamp)
-    assert isinstance(message, FeatureBlock)
-    return FeatureBlock(stamp, message.spec, message.t_ready_ns, message.times_ns, message.values)
 
 
 class Labouring(OnnxEngine):
@@ -240,16 +226,6 @@ class Labouring(OnnxEngine):
     def infer(self, window: Window) -> Prediction:
         self._clock.wait_until_ns(self._clock.now_ns() + self._cost_ns)
         return super().infer(window)
-
-
-def told(path: Path) -> list[str]:
-    """The published messages without what depends on how fast the machine was."""
-    messages = []
-    for _, payload in Recording.open(path).emotions():
-        message = json.loads(payload)
-        del message["latency_ms"], message["time"]["published_ns"]
-        messages.append(json.dumps(message))
-    return messages
 
 
 @pytest.mark.parametrize("cost_s", [0.1, 0.7, 1.1])
@@ -274,7 +250,7 @@ def test_a_slow_network_makes_windows_late_and_is_eased_but_no_sense_is_missing_
     again = tmp_path / "again.mcap"
     arguments = ["--replay", str(path), "--fast", "--record", str(again), "--no-dashboard"]
     assert live.main([*arguments, "--endpoint", f"ipc://{tmp_path}/again"]) == 0
-    assert told(again) == told(path)
+    assert timeless(again) == timeless(path)
 
 
 @pytest.mark.parametrize("busy", [True, False])

@@ -14,8 +14,8 @@ import pytest
 from capture.messages import STREAMS, FeatureBlock, Message, Status, Words
 from runtime.sources import LiveSource
 from runtime.supervisor import Sense
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SENSE = """
 import pathlib, sys, time
 import numpy as np
