@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capture.features import audio, text, vision
+from capture.features.coverage import coverage
 from capture.features.spec import FeatureSpec, InputSpec, SpecMismatch
 from capture.features.wordpiece import WordPiece
 from models.clip_index import AGAIN, INDEX, Clip, Index, Rows, read_index, read_rows
@@ -34,7 +35,6 @@ MIN_SIGNAL_NS = 500_000_000  # of a training window
 KEPT_BYTES = 2 << 30  # of features in memory; more are read again
 
 # As runtime.windows, which this package may not import.
-BIN_NS = 100_000_000
 MIN_COVERAGE = 0.1
 MAX_LAG_NS = 1_000_000_000
 MIN_SPEECH_S = 0.3
@@ -246,9 +246,7 @@ def _cut(rows: Rows, sense: str, spec: InputSpec, end_ns: int, values: F32, mask
     valid = np.ones(len(times), bool)
     if sense == "vision":
         valid = newest[:, vision.PRESENCE] > 0
-        bins = np.unique((times[valid] - start_ns - 1) // BIN_NS)
-        covered = len(bins) / ((end_ns - start_ns + BIN_NS - 1) // BIN_NS)
-        if covered < MIN_COVERAGE or end_ns - times[valid][-1] > MAX_LAG_NS:
+        if coverage(times[valid], start_ns, end_ns) < MIN_COVERAGE or end_ns - times[valid][-1] > MAX_LAG_NS:
             return
     elif (newest[:, _SPEECH_COLUMN] > SPEECH).sum() / spec.stream.rate_hz < MIN_SPEECH_S:
         return

@@ -43,6 +43,7 @@ from runtime.verdict import (
     back_s,
     beside,
     busy_share,
+    circumstances,
     growth,
     late,
     other_work,
@@ -237,18 +238,19 @@ def report(
     for name, value in rows.items():
         result.add_row(name, value)
     console.print(result)
-    gaps += [f"answer {seq} is not in the recording" for seq in sorted(answers - kept)]
+    told = [f"{gap} ({circumstances(seen, gap.at_s, faults)})" for gap in gaps]
+    told += [f"answer {seq} is not in the recording" for seq in sorted(answers - kept)]
     wrong = [*late(excuses), *unsaid(seen, faults)]
     if share > OTHER_SHARE:
         wrong.append(f"the machine had other work in {share:.0%} of the time: measure on one that has none")
     if minutes >= LONG and (grown := growth([row.mb for row in warm])) > FLAT:
         wrong.append(f"the application grew by {grown:.1%}")
-    for line in gaps[:20]:
+    for line in told[:20]:
         console.print(f"[red]unexplained[/] {line}", highlight=False)
     for line in wrong:
         console.print(f"[red]wrong[/] {line}", highlight=False)
-    console.print(f"{len(gaps)} unexplained gaps, {len(wrong)} other things wrong")
-    return not gaps and not wrong
+    console.print(f"{len(told)} unexplained gaps, {len(wrong)} other things wrong")
+    return not told and not wrong
 
 
 def _told(mb: list[float]) -> str:

@@ -66,8 +66,19 @@ class Seen:
     end: SessionEnd | None = None
 
 
-def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
-    """Every loss without a fault beside it, in words.
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that was lost, and when it was noticed."""
+
+    at_s: float
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.at_s:.1f} s: {self.what}"
+
+
+def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[Gap]:
+    """Every loss without a fault beside it.
 
     A window that is left out is explained where the session says that it gives every second one up, and a
     frame where the camera had a newer one: see ``overtaken``.
@@ -75,13 +86,13 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
     passed = {at_s for at_s, _ in overtaken(seen)}
     given_up = [at_s for at_s, status in seen.statuses if MEANING["hop"] in status.eased]
 
-    found, listened_s = list[str](), 0.0
+    found, listened_s = list[Gap](), 0.0
     first = [(at_s, message) for at_s, message in seen.windows if message.revises is None]
     for (_, before), (at_s, message) in pairwise(first):
         missing = round((message.time.end_ns - before.time.end_ns) / 1e9 / hop_s) - 1
         every_second = missing == 1 and any(abs(at_s - t_s) < EASED_S for t_s in given_up)
         if missing and not every_second and not beside(at_s, "windows", faults):
-            found.append(f"{at_s:.1f} s: {missing} windows missing")
+            found.append(Gap(at_s, f"{missing} windows missing"))
         for name in ("text", "audio", "vision"):
             sense = getattr(message.modalities, name)
             if name == "text" and sense.coverage:
@@ -89,14 +100,31 @@ def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
             deaf = name == "text" and at_s - listened_s > DEAF_S  # whatever it says
             absent = not sense.present and (sense.reason not in CONTENT or deaf)
             if absent and not beside(at_s, name, faults, NEAR_S):
-                found.append(f"{at_s:.1f} s: {name} absent: {sense.reason}")
+                found.append(Gap(at_s, f"{name} absent: {sense.reason}"))
             lost = getattr(message.dropped, name) - getattr(before.dropped, name)
             if lost > 0 and not beside(at_s, name, faults) and not (name == "vision" and at_s in passed):
-                found.append(f"{at_s:.1f} s: {lost} samples of {name} lost")
+                found.append(Gap(at_s, f"{lost} samples of {name} lost"))
     for (_, before), (at_s, message) in pairwise(seen.windows):
         if message.seq != before.seq + 1:
-            found.append(f"{at_s:.1f} s: {message.seq - before.seq - 1} messages lost to the subscriber")
+            found.append(Gap(at_s, f"{message.seq - before.seq - 1} messages lost to the subscriber"))
     return found
+
+
+def circumstances(seen: Seen, at_s: float, faults: list[Fault]) -> str:
+    """What stood near a time, for whoever looks for a cause."""
+    told = []
+    message = min(seen.windows, key=lambda pair: abs(pair[0] - at_s), default=(at_s, None))[1]
+    if message is not None:
+        senses = ((name, getattr(message.modalities, name)) for name in ("text", "audio", "vision"))
+        told += [f"{name} covered {sense.coverage:.0%}" for name, sense in senses]
+        told.append(f"latency {message.latency_ms.total:.0f} ms")
+    status = min(seen.statuses, key=lambda pair: abs(pair[0] - at_s), default=(at_s, None))[1]
+    told += [] if status is None else [f"given up: {step}" for step in status.eased]
+    told += [f"others had {one.cores:.2f} cores" for one in seen.others if one.begin_s <= at_s <= one.end_s]
+    before = max((fault for fault in faults if fault.at_s <= at_s), key=lambda f: f.at_s, default=None)
+    if before is not None:
+        told.append(f"{at_s - before.at_s:.0f} s after {f'{before.sense} {before.kind}'.strip()}")
+    return ", ".join(told)
 
 
 def other_work(seen: Seen) -> list[Fault]:

@@ -23,11 +23,11 @@ import numpy.typing as npt
 
 from capture.features import audio as audio_features
 from capture.features import vision as vision_features
+from capture.features.coverage import coverage as coverage_of
 from capture.features.spec import FeatureSpec, InputSpec
 from capture.messages import STREAMS, FeatureBlock, Message, StreamName, Word, Words
 from runtime.history import DEAD, StreamHistory
 
-BIN_NS = 100_000_000  # coverage is counted in bins of 0.1 s, so that it does not depend on the rate
 MIN_COVERAGE = 0.1  # a face seen in less of its window than this is absent
 LATE_NS = 30_000_000_000  # words that come later than this after a window change it no more
 MAX_LAG_NS = 1_000_000_000  # a sense whose newest sample is older than this has left
@@ -229,7 +229,7 @@ class Windower:
         times_ns = np.array([t_ns for t_ns, _ in inside])
         rows = np.stack([row for _, row in inside])  # (T, D)
         valid = rows[:, _PRESENCE_COLUMN] > 0 if name == "vision" else np.ones(len(rows), bool)
-        coverage = _coverage(times_ns[valid], start_ns, end_ns)
+        coverage = coverage_of(times_ns[valid], start_ns, end_ns)
         lag_ns = int(end_ns - times_ns[valid][-1]) if valid.any() else None
         if end_ns - times_ns[-1] > MAX_LAG_NS:
             return SenseWindow(values, mask, False, coverage, lag_ns, history.reason or "no_samples")
@@ -282,14 +282,6 @@ class Windower:
                 history.unheard.popleft()
             while len(history.blocks) > 1 and history.blocks[1].times_ns[0] <= self._end_ns - self._hop_ns:
                 history.blocks.popleft()
-
-
-def _coverage(times_ns: npt.NDArray[np.int64], start_ns: int, end_ns: int) -> float:
-    """The share of 0.1 s bins of the window that hold a sample."""
-    if not len(times_ns):
-        return 0.0
-    bins = (end_ns - start_ns + BIN_NS - 1) // BIN_NS
-    return len(np.unique((times_ns - start_ns - 1) // BIN_NS)) / bins
 
 
 def _why_absent(

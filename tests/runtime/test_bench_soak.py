@@ -14,7 +14,7 @@ import pytest
 
 from capture import subtitles
 from capture.media import probe
-from runtime import proc
+from runtime import proc, verdict
 from runtime.bench_engine import BenchError
 from runtime.endless_film import endless_film
 from runtime.ladder import MEANING
@@ -29,14 +29,18 @@ from runtime.verdict import (
     Others,
     Seen,
     busy_share,
+    circumstances,
     growth,
     late,
     other_work,
     overtaken,
-    unexplained,
     unsaid,
     watched,
 )
+
+
+def unexplained(seen: Seen, faults: list[Fault], hop_s: float) -> list[str]:
+    return [str(gap) for gap in verdict.unexplained(seen, faults, hop_s)]
 
 
 @pytest.fixture
@@ -161,6 +165,26 @@ def test_a_frame_that_leaves_a_hole_in_its_window_is_a_gap(seen: Seen) -> None:
     for index in range(10, len(seen.windows)):
         change(seen, index, dropped=Lost(vision=4))
     assert unexplained(seen, [], 0.5) == [f"{seen.windows[10][0]:.1f} s: 4 samples of vision lost"]
+
+
+def test_beside_a_gap_stands_what_may_have_caused_it(seen: Seen) -> None:
+    at_s = seen.windows[10][0]
+    eased = MEANING["faces"]
+    status = StatusMessage(
+        session="s", uptime_s=1, senses={}, windows=9, skipped=0, engine="e", eased=(eased,)
+    )
+    seen.statuses, seen.others = [(at_s + 0.2, status)], [Others(at_s - 1, at_s + 1, 0.21)]
+    killed = [Fault(at_s - 7, "killed", "audio"), Fault(at_s + 1, "killed", "vision")]
+    told = circumstances(seen, at_s, killed)
+    for part in (
+        "vision covered 100%",
+        f"given up: {eased}",
+        "others had 0.21 cores",
+        "7 s after audio killed",
+    ):
+        assert part in told
+    assert "vision killed" not in told
+    assert circumstances(Seen(), at_s, []) == ""
 
 
 def test_a_text_that_nobody_listens_for_is_a_gap_whatever_its_reason(seen: Seen) -> None:
