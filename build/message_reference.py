@@ -30,7 +30,8 @@ MEANING = {
     "Modalities.audio": "the voice",
     "Modalities.vision": "the face",
     "Modality.present": "whether the network was given this sense",
-    "Modality.coverage": "the share of the window's time that was observed",
+    "Modality.coverage": "the share of the window's time that was observed; "
+    "more than 0.2 s without a picture, or sound, was not",
     "Modality.lag_ms": "window end less the newest sample",
     "Modality.logits": "what this sense alone would say, before any softmax",
     "Modality.words": "how many words are in the window; what was said is in `words` messages, or nowhere",

@@ -43,7 +43,7 @@ class ScreenshotError(Exception):
 
 @contextlib.contextmanager
 def served(*command: str) -> Iterator[str]:
-    """A command that serves the page until its standard input closes, or it is told to stop; its address."""
+    """A command that serves the page until its parent is gone, or else until Ctrl-C; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -63,7 +63,8 @@ def served(*command: str) -> Iterator[str]:
         yield f"http://{address}/"
     finally:
         page.stdin.close()
-        page.send_signal(signal.SIGINT)
+        if "--with-parent" not in command:
+            page.send_signal(signal.SIGINT)
         page.wait(10)
 
 

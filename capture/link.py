@@ -61,6 +61,7 @@ class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate_hz: Annotated[float, msgspec.Meta(ge=0.001)] | None = None  # of faces; None: all of them
     provisional: bool = True  # say words that may still change
     recogniser: Literal["full", "simple", "off"] = "full"  # to the microphone: "off", nobody hears its sound
+    no_more_sound: bool = False  # to the recogniser: but what is on its way; who gave it may not have said so
 
 
 class Outlet(Protocol):

@@ -28,6 +28,7 @@ SIMPLE_STEP_NS = 3_000_000_000  # a third of the hypotheses, when the machine ca
 LAG_NS = 20_000_000_000  # more sound than this waiting for Whisper: it will not catch up
 CATCH_UP_NS = 5_000_000_000  # what is kept of it
 DEAF_NS = 3_000_000_000  # so long without sound: none comes, and what is said is not known
+LAST_NS = 1_000_000_000  # so long without sound, where no more will come: it is over
 POLL_MS = 100
 CALM_NS = 30_000_000_000  # so long after the last loss the process is well again
 
@@ -106,6 +107,7 @@ class Listener:
         recogniser, over = self._recogniser, False
         if not self._receiver.socket.poll(POLL_MS):
             self._silent_ns += POLL_MS * 1_000_000  # not by the clock: who was held up has not listened
+            over = self._link.wish.no_more_sound and self._silent_ns >= LAST_NS
         while not self._link.stopping:
             message = self._receiver.receive()
             if message is None:

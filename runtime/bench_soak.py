@@ -54,6 +54,7 @@ from runtime.verdict import (
 )
 
 FLAT = 0.05  # the application may grow by so much, after the warm-up
+LISTENS_NS = 100_000_000  # from one window to the next: somebody listens
 LONG = 20.0  # minutes; a shorter run is too short to tell
 
 
@@ -65,6 +66,8 @@ class Soak:
         self.recording = film.with_name("soak.mcap")
         self._endpoint, self._minutes = endpoint, minutes
         self._began = time.monotonic()
+        self._before: Emotion | None = None
+        self._drops = proc.cache_drops()
         self._spent = 0.0, proc.machine_s(), proc.family_s(os.getpid())
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the run
         command = [sys.executable, "-m", "runtime.live", "--no-dashboard", "--endpoint", endpoint]
@@ -138,15 +141,21 @@ class Soak:
         before, self._spent = self._spent, (now_s, proc.machine_s(), proc.family_s(os.getpid()))
         span_s, machine_s, ours_s = (now - then for now, then in zip(self._spent, before, strict=True))
         self.seen.others.append(Others(before[0], now_s, (machine_s - ours_s) / span_s))
+        if proc.cache_drops() > self._drops:
+            self._drops = proc.cache_drops()
+            self.seen.cold_s.append(before[0])
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             mb = proc.memory_mb(pid)
             others = {(_called(child), child): proc.memory_mb(child) for child in proc.descendants(pid)}
             self.seen.memory.append(Weight(now_s, mb, others, proc.open_files(pid)))
 
     def _note_recovery(self, now_s: float, message: Emotion) -> None:
+        if message.revises is not None:
+            return
+        before, self._before = self._before, message
         for fault in self.faults:
             waiting = fault.sense and fault.over_s is not None and fault.well_s is None
-            if waiting and _newest_ns(message, fault.sense) > fault.media_ns:
+            if waiting and is_well(fault, before, message):
                 fault.well_s = now_s
 
 
@@ -156,14 +165,24 @@ def _called(pid: int) -> str:
     return next((name for name, module in (MODULES | {"page": PAGE}).items() if module in words), "other")
 
 
-def _newest_ns(message: Emotion, name: str) -> int:
-    """When the newest sample of a sense happened; for words, how far listening has come."""
-    sense, time_ = getattr(message.modalities, name), message.time
-    if name == "text":
-        coverage: float = sense.coverage
-        return round(time_.start_ns + coverage * (time_.end_ns - time_.start_ns))
-    lag_ms: float | UnsetType = sense.lag_ms
-    return 0 if lag_ms is UNSET else round(time_.end_ns - lag_ms * 1e6)
+def is_well(fault: Fault, before: Emotion | None, message: Emotion) -> bool:
+    """Whether a sense is in a window again, after a fault, with what happened since.
+
+    Of words it is told how much of the window was listened to: after a fault, that shrinks from window to
+    window until somebody listens again.
+    """
+    if fault.sense == "text":
+        if before is None or before.time.end_ns < fault.media_ns:
+            return False
+        return _listened_ns(message) > _listened_ns(before) + LISTENS_NS
+    lag_ms: float | UnsetType = getattr(message.modalities, fault.sense).lag_ms
+    return lag_ms is not UNSET and message.time.end_ns - lag_ms * 1e6 > fault.media_ns
+
+
+def _listened_ns(message: Emotion) -> float:
+    """How far listening has come, less what was not heard of the window."""
+    time_ = message.time
+    return time_.start_ns + message.modalities.text.coverage * (time_.end_ns - time_.start_ns)
 
 
 def soak(
@@ -229,6 +248,7 @@ def report(
         "latency, ms": f"median {middle:.0f}, p95 {worst:.0f}",
         "recording": f"{size_mb:.1f} MB, {len(answers & kept)} of {len(answers)} answers",
         "other work": f"more than a quarter of a core in {share:.1%} of the time, {excused} losses by it",
+        "page cache": f"dropped {len(seen.cold_s)} times by others: the next starts were cold",
         "no fault near": ", ".join(
             f"{what} {watched(what, excuses, minutes * 60):.0%}" for what in EVERYTHING
         )
@@ -240,7 +260,7 @@ def report(
     console.print(result)
     told = [f"{gap} ({circumstances(seen, gap.at_s, faults)})" for gap in gaps]
     told += [f"answer {seq} is not in the recording" for seq in sorted(answers - kept)]
-    wrong = [*late(excuses), *unsaid(seen, faults)]
+    wrong = [*late(seen, excuses), *unsaid(seen, faults)]
     if share > OTHER_SHARE:
         wrong.append(f"the machine had other work in {share:.0%} of the time: measure on one that has none")
     if minutes >= LONG and (grown := growth([row.mb for row in warm])) > FLAT:

@@ -26,6 +26,7 @@ BURST_S, GAP_S = 2.0, 14.0  # how long the application itself is stopped
 PAGE_S = 30.0  # how long a page that was killed is waited for
 PAGE = "runtime.dashboard"
 PAGE_KILLED, NOISE = "page killed", "junk on a pipe"
+STALLED = "stalled for good"
 JUNK = 50  # messages of it
 EVERYTHING = "text", "audio", "vision", "windows"
 MODULES = {"vision": "capture.camera", "audio": "capture.microphone", "text": "capture.transcript"}
@@ -154,7 +155,7 @@ class Mischief:
         self._stop(f"stalled {STALL_S:g} s", *self._child(), STALL_S)
 
     def _stall_long(self) -> None:
-        self._stop("stalled for good", *self._child(), LONG_STALL_S)
+        self._stop(STALLED, *self._child(), LONG_STALL_S)
 
     def _burst(self) -> None:
         self._stop(f"application stopped {BURST_S:g} s", "", self._pid, BURST_S)

@@ -61,6 +61,12 @@ def machine_s() -> float:
     return sum(map(int, (user, nice, system, irq, softirq, steal))) / TICKS
 
 
+def cache_drops() -> int:
+    """How often somebody has dropped what this machine keeps of its disk in memory (drop_caches)."""
+    counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counters.get("drop_pagecache", 0))
+
+
 def memory_mb(pid: int) -> float:
     """Resident set, megabytes of 10^6. Raises FileNotFoundError, ProcessLookupError."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_MB

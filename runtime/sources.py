@@ -13,12 +13,15 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
+import msgspec
+
 from capture.address import shown
 from capture.bus import ipc, private_folder
 from capture.clock import Clock, HostClock
+from capture.features import text
 from capture.features.audio import SAMPLE_RATE_HZ
 from capture.link import Go, Wish
-from capture.messages import STREAMS, Message, Stamp, State, Status, StreamName
+from capture.messages import STREAMS, Message, Stamp, State, Status, StreamName, Unheard, Words
 from runtime.ladder import Step
 from runtime.newcomers import Newcomers
 from runtime.pipes import Pipes
@@ -127,6 +130,7 @@ class LiveSource:
         self._newcomers = Newcomers({sense.stream for sense in local if sense.device})
         self._recognises = any(word.startswith("whisper") for sense in senses for word in sense.arguments)
         self._listens = self._recognises  # to the microphone, or will when it is started again
+        self._sound_over = False
         self._wishes: dict[StreamName, Wish] = {}
         self._gone: set[StreamName] = set()  # told to go: only then does a process take wishes
         self._states: dict[StreamName, State] = {}
@@ -210,13 +214,13 @@ class LiveSource:
             words = "off" if "text" in taken else "simple"
         wishes: dict[StreamName, Wish] = {
             "vision": Wish(rate_hz=EASED_HZ if "faces" in taken else None),
-            "text": Wish(provisional="provisional" not in taken, recogniser=words),
+            "text": Wish(
+                provisional="provisional" not in taken, recogniser=words, no_more_sound=self._sound_over
+            ),
         }
         for stream, wish in wishes.items():
             if stream in self._senses and self._wishes.get(stream, Wish()) != wish:
-                self._wishes[stream] = wish
-                if stream in self._gone:  # who waits for its go is told with it
-                    self._supervisor.tell(stream, wish)
+                self._wish(stream, wish)
 
     def restarts(self) -> dict[StreamName, int]:
         return {stream: self._supervisor.restarts(stream) for stream in STREAMS}
@@ -247,6 +251,8 @@ class LiveSource:
             self._settled.add(stream)
         if stream == "text" and status.state in ("absent", "ended"):
             self._stop_listening()
+        if stream == "audio" and status.state in ("absent", "ended") and stream not in self._devices:
+            self._end_sound()
         looks_on = status.state == "absent" and stream in self._devices  # for its device, by itself
         is_heard = status.state == "ended" and stream == "audio" and self._listens
         if status.state in _FINAL and not (looks_on or is_heard):
@@ -258,9 +264,11 @@ class LiveSource:
             start_ns = self.clock.now_ns() if self._paced else heard_ns + 1
             self._go(stream, start_ns)
             if stream in self._died_ns:
-                lost_s = (start_ns - self._died_ns.pop(stream)) / 1e9
-                told = f", {lost_s:.1f} s lost"
-                if stream == "text" and self._recognises and not self._paced:
+                died_ns = self._died_ns.pop(stream)
+                told = f", {(start_ns - died_ns) / 1e9:.1f} s lost"
+                if stream == "text" and self._paced:
+                    self._own_up(died_ns, start_ns)
+                elif stream == "text" and self._recognises:
                     told = ""  # the process itself says what it does not hear
                 self.events.append(f"{stream}: back after a restart{told}")
         elif status.state == "running" and (
@@ -277,9 +285,24 @@ class LiveSource:
         self._listens = False
         if self._states.get("audio") == "ended":
             self._supervisor.release("audio")
-        self._wishes["audio"] = Wish(recogniser="off")
-        if "audio" in self._gone:
-            self._supervisor.tell("audio", self._wishes["audio"])
+        self._wish("audio", Wish(recogniser="off"))
+
+    def _end_sound(self) -> None:
+        """No more sound will come, and who gave it may be dead: the recogniser need not wait for its end."""
+        if self._listens and not self._sound_over:
+            self._sound_over = True
+            self._wish("text", msgspec.structs.replace(self._wishes.get("text", Wish()), no_more_sound=True))
+
+    def _wish(self, stream: StreamName, wish: Wish) -> None:
+        self._wishes[stream] = wish
+        if stream in self._gone:  # who waits for its go is told with it
+            self._supervisor.tell(stream, wish)
+
+    def _own_up(self, from_ns: int, to_ns: int) -> None:
+        """Say that nobody listened in the meantime; otherwise it counts as heard, and silent."""
+        if to_ns > from_ns:
+            unheard = (Unheard(from_ns, to_ns, "restarting"),)
+            self._pipes.put(Words(self._stamp("text", to_ns), text.SPEC.hash, (), to_ns, unheard))
 
     def _go(self, stream: StreamName, start_ns: int) -> None:
         self._supervisor.go(stream, Go(self._host_clock(), start_ns))
@@ -308,6 +331,8 @@ class LiveSource:
         elif event.retry_in_s is None:
             if stream == "text":
                 self._stop_listening()
+            if stream == "audio":
+                self._end_sound()
             self._inject(stream, "failed", "gave_up", event.cause)
             self.events.append(f"{stream}: the capture process is given up ({event.cause})")
         else:
@@ -330,9 +355,12 @@ class LiveSource:
     ) -> None:
         """Say of a stream what its process cannot say itself; recorded like any message."""
         self._states[stream] = state
-        now_ns = self.clock.now_ns()
-        stamp = Stamp(self._session, stream, -1, now_ns, now_ns)
+        stamp = self._stamp(stream, self.clock.now_ns())
         self._pipes.put(Status(stamp, state, reason, detail, dropped))
+
+    def _stamp(self, stream: StreamName, t_ns: int) -> Stamp:
+        """Of what the session says of a stream; outside the count of what its process says."""
+        return Stamp(self._session, stream, -1, t_ns, self.clock.now_ns())
 
     def _host_clock(self) -> HostClock:
         assert isinstance(self.clock, HostClock)

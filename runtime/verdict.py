@@ -17,7 +17,7 @@ from itertools import pairwise
 from msgspec import UNSET
 
 from runtime.ladder import MEANING
-from runtime.mischief import EVERYTHING, JUNK, NOISE, PAGE_KILLED, Fault
+from runtime.mischief import EVERYTHING, JUNK, NOISE, PAGE_KILLED, STALLED, Fault
 from runtime.stream import Emotion, SessionEnd, StatusMessage
 
 OTHER_WORK = "other work"  # a kind of fault that nobody does on purpose
@@ -63,6 +63,7 @@ class Seen:
     statuses: list[tuple[float, StatusMessage]] = field(default_factory=list)
     memory: list[Weight] = field(default_factory=list)
     others: list[Others] = field(default_factory=list)
+    cold_s: list[float] = field(default_factory=list)  # when somebody dropped the machine's page cache
     end: SessionEnd | None = None
 
 
@@ -187,8 +188,21 @@ def _holes(seen: Seen, at_s: float) -> int:
     return max(counts) - min(counts) if counts else 0
 
 
-def late(faults: list[Fault]) -> list[str]:
-    """Whoever was killed and not back in time, unless other programs had the processor meanwhile.
+def cold_start(seen: Seen, fault: Fault, faults: list[Fault]) -> bool:
+    """Whether all that the process needed had to come from the disk: nobody had started one since a drop.
+
+    What runs keeps its libraries in memory all the same; it is the next start that waits for them.
+    """
+    dropped_s = max((at_s for at_s in seen.cold_s if at_s < (fault.well_s or math.inf)), default=None)
+    return dropped_s is not None and not any(
+        (one.kind, one.sense) in ((fault.kind, fault.sense), (STALLED, fault.sense))
+        and dropped_s <= one.at_s < fault.at_s
+        for one in faults
+    )
+
+
+def late(seen: Seen, faults: list[Fault]) -> list[str]:
+    """Whoever was killed and not back in time, but for other programs: they had the processor, or the cache.
 
     A recogniser that was only stalled has first to catch up.
     """
@@ -199,6 +213,7 @@ def late(faults: list[Fault]) -> list[str]:
         if fault.kind in ("killed", PAGE_KILLED)
         and back_s(fault) > BACK_S
         and not any(one.at_s < (fault.well_s or math.inf) and fault.at_s < (one.over_s or 0) for one in busy)
+        and not cold_start(seen, fault, faults)
     ]
 
 
@@ -210,7 +225,7 @@ def unsaid(seen: Seen, faults: list[Fault]) -> list[str]:
         for fault in faults
         if fault.kind == "killed"
         and not any(
-            fault.at_s <= at_s <= fault.at_s + NEAR_S
+            fault.at_s <= at_s <= max(fault.at_s + NEAR_S, fault.well_s or 0)
             and str(event).startswith(f"{fault.sense}: back after a restart")
             for at_s, event in said
         )

@@ -16,9 +16,10 @@ from capture import subtitles
 from capture.media import probe
 from runtime import proc, verdict
 from runtime.bench_engine import BenchError
+from runtime.bench_soak import is_well
 from runtime.endless_film import endless_film
 from runtime.ladder import MEANING
-from runtime.mischief import EVERYTHING, Fault
+from runtime.mischief import EVERYTHING, STALLED, Fault
 from runtime.plan import DEMO
 from runtime.recording import Recording
 from runtime.stream import Emotion, Lost, Modality, SenseStatus, StatusMessage, decode
@@ -208,7 +209,43 @@ def test_who_is_not_back_in_time_excuses_no_more_and_is_told(seen: Seen) -> None
     assert len(unexplained(seen, [never], 0.5)) == 1
     page = Fault(at_s, "page killed", over_s=at_s, well_s=at_s + 3.5)
     soon = Fault(at_s, "killed", "vision", ("vision",), over_s=at_s, well_s=at_s + 2.9)
-    assert [line.partition(",")[0] for line in late([never, page, soon])] == ["audio", "the page"]
+    assert [line.partition(",")[0] for line in late(seen, [never, page, soon])] == ["audio", "the page"]
+
+
+def test_words_are_back_when_somebody_listens_again_though_a_hole_is_left(seen: Seen) -> None:
+    windows = [window for _, window in seen.windows][:12]
+    died_ns = windows[2].time.end_ns
+    back = 6  # from this window on somebody listens; three windows' worth were not heard
+    for n, window in enumerate(windows):
+        until_ns = window.time.end_ns if n < 3 or n >= back else died_ns
+        heard_ns = until_ns - (windows[back - 1].time.end_ns - died_ns if n >= back else 0)
+        span_ns = window.time.end_ns - window.time.start_ns
+        text = Modality(
+            present=False, coverage=(heard_ns - window.time.start_ns) / span_ns, reason="no_words"
+        )
+        modalities = msgspec.structs.replace(window.modalities, text=text)
+        windows[n] = msgspec.structs.replace(window, modalities=modalities)
+    killed = Fault(1, "killed", "text", ("text",), media_ns=died_ns, over_s=1)
+    well = [is_well(killed, before, message) for before, message in pairwise(windows)]
+    assert well == [n >= back for n in range(1, 12)]
+    assert not is_well(killed, None, windows[-1])
+
+
+def test_who_is_killed_when_others_have_dropped_the_page_cache_may_be_late_once(seen: Seen) -> None:
+    killed = [
+        Fault(at_s, "killed", sense, (sense,), over_s=at_s, well_s=at_s + 8)
+        for at_s, sense in ((100, "vision"), (200, "vision"), (230, "vision"), (250, "audio"), (260, "audio"))
+    ]
+    seen.cold_s = [150]
+    assert [line.partition(":")[0] for line in late(seen, killed)] == [
+        f"{sense}, killed at {at_s} s" for at_s, sense in ((100, "vision"), (230, "vision"), (260, "audio"))
+    ]
+    stalled = Fault(160, STALLED, "audio", ("audio",), over_s=174, well_s=174)
+    assert len(late(seen, [stalled, *killed])) == 4, "that one was started again, cold"
+
+
+def test_a_drop_of_the_page_cache_is_counted_by_the_machine() -> None:
+    assert proc.cache_drops() >= 0
 
 
 def test_a_loss_while_other_programs_have_the_processor_is_no_gap_and_how_long_they_do_is_told(
@@ -224,8 +261,8 @@ def test_a_loss_while_other_programs_have_the_processor_is_no_gap_and_how_long_t
     seen.others = [Others(at_s, at_s + 2, 1.0)]
     page = Fault(at_s - 1, "page killed", over_s=at_s - 1, well_s=at_s + 3)
     before = Fault(at_s - 9, "page killed", over_s=at_s - 9, well_s=at_s - 4)
-    assert len(late([page, before])) == 2
-    assert [line.partition(" s:")[0] for line in late([page, before, *other_work(seen)])] == [
+    assert len(late(seen, [page, before])) == 2
+    assert [line.partition(" s:")[0] for line in late(seen, [page, before, *other_work(seen)])] == [
         f"the page, page killed at {at_s - 9:.0f}"
     ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from capture.messages import STREAMS, FeatureBlock, Message, Status, Words
+from runtime import supervisor
 from runtime.sources import LiveSource
 from runtime.supervisor import Sense
 from tests.conftest import ROOT
@@ -70,6 +71,49 @@ def work(link):
 
 sys.exit(run(Link("text", SPEC, options.session, options.endpoint), work))
 """
+MICROPHONE = """
+import sys
+import numpy as np
+from capture.bus import Sender
+from capture.delivery import LOSSLESS
+from capture.features.audio import SPEC
+from capture.link import Link, arguments, run
+from capture.messages import Pcm, Stamp
+
+parser = arguments("sense", "gives two seconds of sound and breaks")
+parser.add_argument("--pcm")
+options = parser.parse_args()
+
+def work(link):
+    link.wait_for_go()
+    link.status("running")
+    with Sender(options.pcm, delivery=LOSSLESS) as pcm:
+        for n in range(20):
+            stamp = Stamp(link.session, "audio", n, n * 10**8, n * 10**8)
+            pcm.send(Pcm(stamp, 16_000, np.zeros(1_600, np.int16)))
+    raise RuntimeError("broken")
+
+sys.exit(run(Link("audio", SPEC, options.session, options.endpoint), work))
+"""
+SUBTITLES = """
+import sys, time
+from capture.features.text import SPEC
+from capture.link import Link, arguments, run
+
+options = arguments("sense", "listens").parse_args()
+
+def work(link):
+    link.wait_for_go()
+    link.status("running")
+    while not link.stopping:
+        link.words((), link.clock.now_ns())
+        link.beat()
+        time.sleep(0.05)
+
+sys.exit(run(Link("text", SPEC, options.session, options.endpoint), work))
+"""
+S = 1_000_000_000
+PCM = "--pcm", "ipc://{folder}/pcm"
 Start = Callable[..., LiveSource]
 
 
@@ -150,10 +194,9 @@ def test_a_recogniser_that_dies_with_all_the_sound_of_a_film_that_is_read_at_onc
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     (tmp_path / "sense.py").write_text(RECOGNISER)
-    pcm = ("--pcm", "ipc://{folder}/pcm")
     senses = [
-        Sense("text", "sense", ("--asr", "whisper:of these tests", *pcm), False),
-        Sense("audio", "capture.microphone", ("--source", f"file:{shared / 'media/jfk.flac'}", *pcm), False),
+        Sense("text", "sense", ("--asr", "whisper:of these tests", *PCM), False),
+        Sense("audio", "capture.microphone", ("--source", f"file:{shared / 'media/jfk.flac'}", *PCM), False),
     ]
     source = LiveSource(senses, session="s", absent={"vision": "no_video"}, media=True, paced=False)
     try:
@@ -176,3 +219,87 @@ def test_a_recogniser_that_dies_with_all_the_sound_of_a_film_that_is_read_at_onc
     assert last.dropped == (heard_ns - 10**9) * 16_000 // 10**9 > 9 * 16_000
     told = f"signal 9, {(heard_ns - 10**9) / 1e9:.1f} s not heard"
     assert source.events[-1] == f"text: the capture process is given up ({told})"
+
+
+@pytest.mark.parametrize("paced", [True, False])
+def test_a_microphone_that_is_given_up_ends_the_recogniser_when_it_has_heard_what_there_was(
+    paced: bool, tmp_path: Path, tiny_whisper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setattr(supervisor, "MAX_FILE_FAILURES", 0)
+    (tmp_path / "sense.py").write_text(MICROPHONE)
+    senses = [
+        Sense("text", "capture.transcript", ("--asr", f"whisper:{tiny_whisper}", *PCM), False),
+        Sense("audio", "sense", PCM, False),
+    ]
+    absent = {"vision": "no_video"}
+    messages = whole(LiveSource(senses, session="s", absent=absent, media=True, paced=paced))
+    text = [m for m in messages if m.stamp.stream == "text"]
+    last = next(m for m in reversed(text) if isinstance(m, Status))
+    assert (last.state, last.dropped) == ("ended", 0)
+    assert max(m.until_ns for m in text if isinstance(m, Words)) >= 2 * S
+
+
+def test_a_recogniser_that_dies_when_a_film_is_over_is_not_waited_for(
+    tiny_whisper: Path, shared: Path
+) -> None:
+    """Its successor is given no sound: all that there was went to the one before."""
+    senses = [
+        Sense("text", "capture.transcript", ("--asr", f"whisper:{tiny_whisper}", *PCM), False),
+        Sense("audio", "capture.microphone", ("--source", f"file:{shared / 'media/jfk.flac'}", *PCM), False),
+    ]
+    source = LiveSource(senses, session="s", absent={"vision": "no_video"}, media=True)
+    killed = False
+
+    def kill(message: Message) -> None:
+        nonlocal killed
+        if message.stamp.stream == "audio" and is_state("ended")(message) and not killed:
+            pid = source._supervisor.pid("text")
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+
+    messages = whole(source, kill)
+    assert killed and source.restarts()["text"] == 1
+    last = [m for m in messages if isinstance(m, Status) and m.stamp.stream == "text"][-1]
+    assert last.state == "ended"
+
+
+def whole(source: LiveSource, seen: Callable[[Message], None] = lambda message: None) -> list[Message]:
+    """All that comes, to the end of a session that must end by itself."""
+    messages: list[Message] = []
+    deadline = time.monotonic() + 60
+    try:
+        source.open()
+        while not source.over:
+            assert time.monotonic() < deadline, f"it never ends: {list(source.events)}"
+            if (arrival := source.next(None, STREAMS)) is not None:
+                messages.append(arrival.message)
+                seen(arrival.message)
+    finally:
+        source.close()
+    return messages
+
+
+def test_the_time_between_the_death_of_who_says_words_and_its_return_is_not_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    (tmp_path / "sense.py").write_text(SUBTITLES)
+    source = LiveSource([Sense("text", "sense", (), False)], session="s", absent={}, media=True)
+    try:
+        source.open()
+        before = read_until(source, lambda m: isinstance(m, Words) and m.until_ns > S)
+        pid = source._supervisor.pid("text")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        after = read_until(source, lambda m: isinstance(m, Words) and bool(m.unheard))
+        after += read_until(source, lambda m: isinstance(m, Words))
+    finally:
+        source.close()
+    said = [m for m in (*before, *after) if isinstance(m, Words)]
+    (unheard,) = [one for m in said for one in m.unheard]
+    assert unheard.reason == "restarting"
+    assert unheard.start_ns == said[-3].until_ns < unheard.end_ns == said[-2].until_ns <= said[-1].until_ns
+    (back,) = [event for event in source.events if "back after a restart" in event]
+    assert back == f"text: back after a restart, {(unheard.end_ns - unheard.start_ns) / 1e9:.1f} s lost"
