@@ -248,7 +248,7 @@ def report(
         "latency, ms": f"median {middle:.0f}, p95 {worst:.0f}",
         "recording": f"{size_mb:.1f} MB, {len(answers & kept)} of {len(answers)} answers",
         "other work": f"more than a quarter of a core in {share:.1%} of the time, {excused} losses by it",
-        "page cache": f"dropped {len(seen.cold_s)} times by others: the next starts were cold",
+        "page cache": f"dropped {len(seen.cold_s)} times by others; a start is cold after it",
         "no fault near": ", ".join(
             f"{what} {watched(what, excuses, minutes * 60):.0%}" for what in EVERYTHING
         )
