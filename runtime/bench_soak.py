@@ -66,7 +66,7 @@ class Soak:
         self.recording = film.with_name("soak.mcap")
         self._endpoint, self._minutes = endpoint, minutes
         self._began = time.monotonic()
-        self._before: Emotion | None = None
+        self._before: Emotion | None = None  # the window before
         self._drops = proc.cache_drops()
         self._spent = 0.0, proc.machine_s(), proc.family_s(os.getpid())
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the run
@@ -141,8 +141,8 @@ class Soak:
         before, self._spent = self._spent, (now_s, proc.machine_s(), proc.family_s(os.getpid()))
         span_s, machine_s, ours_s = (now - then for now, then in zip(self._spent, before, strict=True))
         self.seen.others.append(Others(before[0], now_s, (machine_s - ours_s) / span_s))
-        if proc.cache_drops() > self._drops:
-            self._drops = proc.cache_drops()
+        if (drops := proc.cache_drops()) > self._drops:
+            self._drops = drops
             self.seen.cold_s.append(before[0])
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             mb = proc.memory_mb(pid)

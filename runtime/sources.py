@@ -130,7 +130,6 @@ class LiveSource:
         self._newcomers = Newcomers({sense.stream for sense in local if sense.device})
         self._recognises = any(word.startswith("whisper") for sense in senses for word in sense.arguments)
         self._listens = self._recognises  # to the microphone, or will when it is started again
-        self._sound_over = False
         self._wishes: dict[StreamName, Wish] = {}
         self._gone: set[StreamName] = set()  # told to go: only then does a process take wishes
         self._states: dict[StreamName, State] = {}
@@ -214,12 +213,12 @@ class LiveSource:
             words = "off" if "text" in taken else "simple"
         wishes: dict[StreamName, Wish] = {
             "vision": Wish(rate_hz=EASED_HZ if "faces" in taken else None),
-            "text": Wish(
-                provisional="provisional" not in taken, recogniser=words, no_more_sound=self._sound_over
+            "text": msgspec.structs.replace(
+                self._wishes.get("text", Wish()), provisional="provisional" not in taken, recogniser=words
             ),
         }
         for stream, wish in wishes.items():
-            if stream in self._senses and self._wishes.get(stream, Wish()) != wish:
+            if stream in self._senses:
                 self._wish(stream, wish)
 
     def restarts(self) -> dict[StreamName, int]:
@@ -289,11 +288,13 @@ class LiveSource:
 
     def _end_sound(self) -> None:
         """No more sound will come, and who gave it may be dead: the recogniser need not wait for its end."""
-        if self._listens and not self._sound_over:
-            self._sound_over = True
+        if self._listens:
             self._wish("text", msgspec.structs.replace(self._wishes.get("text", Wish()), no_more_sound=True))
 
     def _wish(self, stream: StreamName, wish: Wish) -> None:
+        """Ask for this from now on, also of the process that takes the place of one that died."""
+        if self._wishes.get(stream, Wish()) == wish:
+            return
         self._wishes[stream] = wish
         if stream in self._gone:  # who waits for its go is told with it
             self._supervisor.tell(stream, wish)
